@@ -1,0 +1,24 @@
+# The relay's image: one static program on nothing, as a user without rights.
+# Each step of the build stage is a plain command in /src, so that it can be run by hand, and is run by a test, without a
+# container engine. What else lies in the checkout (keys, a cfa.yaml) cannot get in: .dockerignore admits these paths only.
+
+FROM golang:1.26.8 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY internal ./internal
+COPY relay ./relay
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o out/cfa-relay ./relay
+RUN mkdir -p out/data
+
+FROM scratch
+# The providers' key sets come over HTTPS, and scratch trusts nobody.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/out/cfa-relay /cfa-relay
+# A new volume takes its owner from here; without it the relay could not write its own data.
+COPY --from=build --chown=65532:65532 /src/out/data /data
+USER 65532:65532
+VOLUME /data
+EXPOSE 4222
+ENTRYPOINT ["/cfa-relay"]
+CMD ["serve", "--config", "/etc/cfa/cfa.yaml"]

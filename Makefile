@@ -1,0 +1,88 @@
+# Every way to build, run, check and measure the project; `make` alone lists them.
+# CI runs the same targets through .ci/run, so that what passes here passes there.
+
+# How long `make fuzz` spends on each fuzz target, e.g. FUZZTIME=5m or FUZZTIME=1000x.
+FUZZTIME ?= 10s
+# `make test RACE=` for a machine without a C compiler: the race detector needs one.
+RACE ?= -race
+
+# Linters and test drivers have a module of their own: the root go.mod then holds only what the programs use.
+TOOL := go tool -modfile=tools/go.mod
+GO_WANTED := $(shell sed -n 's/^go //p' go.mod)
+PROGRAMS := bin/cfa bin/cfa-relay bin/cfa-responder
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-clients lint bench fuzz build cross clean need-go $(PROGRAMS)
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+# By the environment: a recipe's text is the argv of its shell, which every user of the machine can read.
+ifdef OTP
+demo: export CFA_DEMO_OTP := $(OTP)
+endif
+demo: need-go ## a job asks, you type a code, the job has it; OTP=123456 answers by itself
+	@go run ./relay demo
+
+test: need-go ## all tests under the race detector; RACE= turns it off
+	@go test $(RACE) -timeout 5m ./...
+
+# Only the tests in files tagged `clients`: the others in their packages have run in `make test`. None found is an error,
+# because a misspelt tag would otherwise pass for a green run.
+test-clients: need-go ## what is too much for each run, tagged `clients`: other people's programs (act, ...), 3,000 jobs at once
+	@set -eu; \
+	files=$$(grep -rlE --include='*_test.go' '^//go:build .*clients' internal) || { echo "test-clients: no test file under internal is tagged 'clients'" >&2; exit 1; }; \
+	names=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | paste -s -d '|' -); \
+	test -n "$$names" || { echo "test-clients: the files tagged 'clients' hold no test" >&2; exit 1; }; \
+	go test -tags clients -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
+
+lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, module files
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck, or brew install shellcheck" >&2; exit 1; }
+	@bad=$$(gofmt -l .) || exit 1; test -z "$$bad" || { printf 'not formatted, run gofmt -w on:\n%s\n' "$$bad" >&2; exit 1; }
+	@go vet -tags clients ./...
+	@$(TOOL) staticcheck -tags clients ./...
+	@$(TOOL) actionlint .github/workflows/*.yml
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && awk -v dir="$$dir" '/^```yaml/ {n++; on=1; next} /^```/ {on=0} on {print > (dir "/" n ".yml")}' README.md && \
+		for f in $$(grep -l '^jobs:' "$$dir"/*.yml); do $(TOOL) actionlint "$$f" || exit 1; found=1; done; test -n "$$found" || { echo "lint: the README has no workflow to check" >&2; exit 1; }
+	@shellcheck .ci/run $$(find . -name '*.sh' -not -path './.git/*' -not -path '*/node_modules/*')
+	@for dir in . tools; do (cd $$dir && go mod tidy -diff && go mod verify >/dev/null) || { echo "lint: $$dir/go.mod or go.sum is not as 'go mod tidy' leaves it, or a cached module was altered" >&2; exit 1; }; done
+	@echo "lint: clean"
+
+bench: need-go ## measure, each figure beside its floor
+	@go test -run '^$$' -bench Delivery -benchtime 800x ./internal/broker
+	@go test -run '^$$' -bench Admission -benchtime 4x ./internal/broker
+	@go test -run '^$$' -bench Memory -benchtime 1x -timeout 20m ./internal/broker
+	@go test -run '^$$' -bench . -benchtime 20x ./internal/e2e
+
+# One at a time: go test runs no two fuzz targets at once, and each uses every core. None found is an error, as above.
+fuzz: need-go ## each fuzz target for FUZZTIME (10s)
+	@set -eu; \
+	files=$$(grep -rlE --include='*_test.go' '^func Fuzz' .) || { echo "fuzz: no fuzz target found" >&2; exit 1; }; \
+	for pkg in $$(printf '%s\n' $$files | sed 's|/[^/]*$$||' | sort -u); do \
+		listed=$$(go test -list '^Fuzz' $$pkg) || { printf '%s\n' "$$listed" >&2; exit 1; }; \
+		for target in $$(printf '%s\n' "$$listed" | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			out=$$(go test -run '^$$' -fuzz "^$$target\$$" -fuzzminimizetime 10x -fuzztime $(FUZZTIME) $$pkg 2>&1) || { printf '%s\n' "$$out" >&2; exit 1; }; \
+		done; \
+	done
+
+build: need-go $(PROGRAMS) ## the three programs, static and stripped, in bin/
+
+bin/cfa: PACKAGE := ./action
+bin/cfa-relay: PACKAGE := ./relay
+bin/cfa-responder: PACKAGE := ./responder
+$(PROGRAMS): need-go
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@ $(PACKAGE)
+
+cross: need-go ## whether programs and tests still compile for macOS and Windows
+	@for os in darwin windows; do GOOS=$$os CGO_ENABLED=0 go vet ./... || { echo "cross: does not compile for $$os" >&2; exit 1; }; done
+
+clean: ## remove what build and coverage runs leave
+	@rm -rf bin coverage.*
+
+# Says in one line what is missing, where go itself would fail in the middle of something or, before 1.21, in riddles.
+need-go:
+	@command -v go >/dev/null || { echo "Go is missing: install Go $(GO_WANTED) or newer, https://go.dev/dl/" >&2; exit 1; }
+	@have=$$(go env GOVERSION 2>/dev/null | sed 's/^.*go//; s/[^0-9.].*//'); \
+	oldest=$$(printf '%s\n' "$(GO_WANTED)" "$${have:-0}" | sort -V | head -n 1); \
+	test "$$oldest" = "$(GO_WANTED)" || { echo "Go $(GO_WANTED) or newer is needed, this is $${have:-older}: https://go.dev/dl/" >&2; exit 1; }

@@ -1,0 +1,158 @@
+package main
+
+// Handing the code over: to the outputs of a GitHub step, or to stdout. The mask
+// comes first, so that nothing which goes wrong afterwards can log the code.
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/continuousauth/action/internal/ci"
+)
+
+const (
+	outputGitHub = "github"
+	outputStdout = "stdout"
+)
+
+// handover is where a code goes.
+type handover struct {
+	github string    // path of $GITHUB_OUTPUT; empty: stdout
+	out    io.Writer // stdout
+	mask   io.Writer // where the CI reads the command that masks
+	masker func(code string) (line string, ok bool)
+}
+
+// newHandover chooses, and checks before anything is asked that a code can be
+// handed over: a human's code that ends nowhere is a code given for nothing.
+func newHandover(output string, p *ci.Provider, io stdio) (*handover, error) {
+	path := io.getenv("GITHUB_OUTPUT")
+	if output == "" {
+		output = outputStdout
+		if p.Name == "github" && path != "" {
+			output = outputGitHub
+		}
+	}
+	switch {
+	case output == outputStdout:
+		// The code alone stands on stdout; the runner reads commands from
+		// stderr as well.
+		return &handover{out: io.out, mask: io.err, masker: p.Mask}, nil
+	case output != outputGitHub:
+		return nil, usage("--output is github or stdout")
+	case p.Name != "github":
+		return nil, usage("--output github, but this is a job on %s; use --output stdout", p.Title)
+	case path == "":
+		return nil, usage("--output github, but GITHUB_OUTPUT is not set; run cfa in a step of the workflow, or use --output stdout")
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return nil, usage("GITHUB_OUTPUT cannot be written: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, usage("GITHUB_OUTPUT cannot be written: %w", err)
+	}
+	return &handover{github: path, out: io.out, mask: io.out, masker: p.Mask}, nil
+}
+
+// masks says whether this CI can hide the code in its log.
+func (h *handover) masks() bool {
+	_, ok := h.masker("x")
+	return ok
+}
+
+// code hands the code over. name is the request's.
+func (h *handover) code(code, name string) error {
+	line, ok := h.masker(code)
+	if ok {
+		if strings.ContainsAny(line, "\r\n") {
+			return errors.New("the command that masks the code has more than one line")
+		}
+		if _, err := io.WriteString(h.mask, line+"\n"); err != nil {
+			return fmt.Errorf("the code could not be masked: %w", err)
+		}
+	}
+	if h.github == "" {
+		if _, err := io.WriteString(h.out, code+"\n"); err != nil {
+			return fmt.Errorf("write the code to stdout: %w", err)
+		}
+		return nil
+	}
+	if !ok {
+		return errors.New("this code cannot be masked in the log, as it is blank")
+	}
+	return h.set("code", code, "request-id", name)
+}
+
+// responder hands over who answered.
+func (h *handover) responder(who string) error {
+	if h.github == "" {
+		return nil
+	}
+	return h.set("responder", who)
+}
+
+// set writes outputs of the step: name and value by turns. (go-githubactions
+// writes them with a delimiter that never changes, so that a value which holds it
+// sets further outputs.)
+func (h *handover) set(pairs ...string) error {
+	var b strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		block, err := heredoc(pairs[i], pairs[i+1])
+		if err != nil {
+			return err
+		}
+		b.WriteString(block)
+	}
+	text := b.String()
+	if !endsLine(h.github) {
+		// What an earlier command of the step left would swallow our first line,
+		// and the runner would then quote the next one, the code, in an error.
+		text = "\n" + text
+	}
+	f, err := os.OpenFile(h.github, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("write the step's outputs: %w", err)
+	}
+	if _, err := io.WriteString(f, text); err != nil {
+		f.Close()
+		return fmt.Errorf("write the step's outputs: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("write the step's outputs: %w", err)
+	}
+	return nil
+}
+
+// heredoc is one output in the form of GitHub's command files:
+// name<<DELIMITER, value, DELIMITER. The delimiter is 130 bits of randomness.
+func heredoc(name, value string) (string, error) {
+	if strings.ContainsAny(value, "\r\n\x00") {
+		return "", fmt.Errorf("the output %q would have more than one line", name)
+	}
+	delimiter := "cfa_" + rand.Text()
+	for strings.Contains(value, delimiter) {
+		delimiter = "cfa_" + rand.Text()
+	}
+	return name + "<<" + delimiter + "\n" + value + "\n" + delimiter + "\n", nil
+}
+
+// endsLine says whether the file is empty or ends with a line feed.
+func endsLine(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return true // the write that follows fails too, and says so
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil || size == 0 {
+		return true
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], size-1)
+	return err != nil || last[0] == '\n'
+}

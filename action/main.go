@@ -1,0 +1,207 @@
+// cfa is the CI job's side of Continuous Factor Authentication: it proves which
+// job it is, asks a human for a second factor, and hands the code over. The
+// GitHub Action runs it, and so can any step of a job.
+//
+// One file per subcommand; the protocol is internal/ask.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	"github.com/sethvargo/go-githubactions"
+
+	"github.com/continuousauth/action/internal/ask"
+)
+
+func main() {
+	noCoreDump()
+	ctx, stop := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		s := <-signals
+		stop(fmt.Errorf("the job was stopped (%s)", s))
+		<-signals
+		os.Exit(exitCancelled) // whoever asks twice does not want to wait
+	}()
+	os.Exit(run(ctx, os.Args[1:], stdio{os.Stdout, os.Stderr, os.Getenv}))
+}
+
+// stdio is all that a subcommand touches of its process, but for the files that
+// it is told to read or write.
+type stdio struct {
+	out    io.Writer
+	err    io.Writer
+	getenv func(string) string
+}
+
+// Exit codes of every subcommand; those below 80 are from sysexits.h. No end
+// without a code in hand is 0.
+const (
+	exitOK          = 0  // got it
+	exitUsage       = 64 // what was given is wrong, or this is no CI job
+	exitUnreachable = 69 // relay or token service not reached
+	exitRefused     = 77 // the relay, or the CI, does not let this job ask
+	exitDeclined    = 80 // a human said no
+	exitTimedOut    = 81 // nobody answered in time
+	exitCancelled   = 82 // stopped, withdrawn, or the code could not be handed over
+)
+
+// exit is an error that ends the program with a code of its own.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string { return e.err.Error() }
+func (e *exit) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error {
+	return &exit{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// exitCode is the exit code of an error.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if e, ok := errors.AsType[*exit](err); ok {
+		return e.code
+	}
+	for kind, code := range map[error]int{
+		ask.ErrUnreachable: exitUnreachable, ask.ErrRefused: exitRefused, ask.ErrDeclined: exitDeclined,
+		ask.ErrTimedOut: exitTimedOut, ask.ErrCancelled: exitCancelled,
+	} {
+		if errors.Is(err, kind) {
+			return code
+		}
+	}
+	return exitCancelled
+}
+
+type cli struct {
+	Request requestCmd       `cmd:"" help:"Ask a human for a code, and hand it to this job."`
+	Version kong.VersionFlag `help:"Print the version."`
+}
+
+// run parses args and runs one subcommand.
+func run(ctx context.Context, args []string, io stdio) int {
+	var c cli
+	helped := -1
+	parser, err := kong.New(&c, kong.Name("cfa"),
+		kong.Description("Asks a human for a second factor from within a CI job. Each flag can be given as the environment variable beside it; an empty one counts as not given."),
+		kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
+		kong.Resolvers(fromEnvironment(io.getenv)), kong.ValueFormatter(namingVariable),
+		kong.Vars{"version": version()},
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io))
+	if err != nil {
+		panic(err) // a wrong struct tag: no input can cause it
+	}
+	parsed, err := parse(parser, args)
+	if helped >= 0 {
+		return helped
+	}
+	if err == nil {
+		err = parsed.Run()
+	} else {
+		err = usage("%w; see cfa request --help", err)
+	}
+	if err != nil {
+		report(io, err)
+	}
+	return exitCode(err)
+}
+
+// report says why there is no code: in the log, and on GitHub as an annotation,
+// which stands at the top of the run's page. Both go to stderr, because stdout
+// may be read by a program.
+func report(io stdio, err error) {
+	say := &log{w: io.err}
+	text := err.Error()
+	if f, ok := errors.AsType[*ask.Failure](err); ok {
+		say.line("%s", f.What)
+		if f.Next != "" {
+			say.line("what to do: %s", f.Next)
+		}
+	} else {
+		say.line("%s", text)
+	}
+	if io.getenv("GITHUB_ACTIONS") == "true" {
+		githubactions.New(githubactions.WithWriter(unfailing{io.err}), githubactions.WithGetenv(io.getenv)).
+			WithFieldsMap(map[string]string{"title": "Continuous Factor Authentication"}).Errorf("%s", harmless(text))
+	}
+}
+
+// unfailing never fails: go-githubactions panics where it cannot write, and a log
+// that is gone must not change the exit code.
+type unfailing struct{ io.Writer }
+
+func (u unfailing) Write(p []byte) (int, error) {
+	u.Writer.Write(p)
+	return len(p), nil
+}
+
+// variable is the environment variable of a flag: CFA_RELAY_NAME for relay-name.
+func variable(flag string) string {
+	return "CFA_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// fromEnvironment gives each flag its variable's value. An empty one counts as
+// not given: a composite action passes every input, those not set as "". (kong's
+// own `env` tag knows no such thing, and reads the process's environment behind
+// run's back.)
+func fromEnvironment(getenv func(string) string) kong.Resolver {
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if flag.Name == "help" || flag.Name == "version" {
+			return nil, nil
+		}
+		if v := getenv(variable(flag.Name)); v != "" {
+			return v, nil
+		}
+		return nil, nil
+	})
+}
+
+// namingVariable is a flag's help, with its variable.
+func namingVariable(v *kong.Value) string {
+	if v.Flag == nil || v.Name == "help" || v.Name == "version" {
+		return v.Help
+	}
+	return v.Help + " ($" + variable(v.Name) + ")"
+}
+
+// stopped carries kong's exit (after --help) out of its parser.
+type stopped struct{}
+
+func parse(p *kong.Kong, args []string) (ctx *kong.Context, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(stopped); !ok {
+				panic(r)
+			}
+		}
+	}()
+	return p.Parse(args)
+}
+
+// release is the version of a release, set when it is linked.
+var release string
+
+func version() string {
+	if release != "" {
+		return release
+	}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "unknown"
+}

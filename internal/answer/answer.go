@@ -1,0 +1,338 @@
+// Package answer is the responder's side of the protocol: what waits for its
+// human, whether that is what it says it is, and the human's answer on its way.
+//
+// The rule it keeps: **nothing that the relay says is shown as true, and no code
+// leaves for a job that has not just proved itself.** What a relay passes on is
+// a key, a signed request and a claim about its state. The desk opens it: it
+// sends the job a challenge, and verifies the ID token and the signed *alive*
+// that come back (trust.Verify) against the CI's published keys and against
+// this human's own pins. Only what that token says becomes a fact in a prompt,
+// and only for that attempt, and only for ten minutes; then the job is asked
+// anew.
+//
+// A way to ask a human (a terminal, a dialog, a chat) is an [Asker]. It knows
+// no cryptography: it is handed snapshots and hands back what the human
+// decided, and [Desk.Answer] judges by itself whether that may be answered. So
+// a way to ask that is wrong, old or confused can show a prompt badly, but it
+// cannot answer one that is not verified.
+//
+// A code lives in this process until it is sealed, which is at once. What is
+// sealed is kept until the job has confirmed it, 75 seconds at most, and the
+// same bytes are sent again until then.
+package answer
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/continuousauth/action/internal/dial"
+	"github.com/continuousauth/action/internal/trust"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+// Asker is a way to ask a human. Several can run at once.
+type Asker interface {
+	// Ask shows what news brings and passes decisions on, until news is closed.
+	// ctx ends a moment later, for an asker that holds something which does not
+	// end by itself. If Ask returns before news is closed, the desk quits: nil
+	// for a human who had enough, an error for what went wrong. An error from an
+	// asker of a desk that is quitting already ends it at once, with whatever
+	// was on its way.
+	//
+	// An asker that cannot show a prompt, or cannot take what it needs (a typed
+	// match code, a link), leaves it alone: nobody is asked, nothing is answered.
+	Ask(ctx context.Context, news <-chan News, desk Decisions) error
+}
+
+// News is what an asker is told: a prompt's newest snapshot, or a notice.
+// Snapshots in between may be left out when an asker is slow.
+type News struct {
+	Prompt *Prompt // new, changed or over
+	Notice string  // something a person should know; safe to show
+}
+
+// Decisions is what an asker can do. All of it may be called at any time from
+// any goroutine.
+type Decisions interface {
+	// Open says that a human is shown this prompt: the job is asked to prove
+	// itself now, and again before each proof runs out, until the prompt is
+	// over. Called again it asks anew, at most every 5 seconds.
+	Open(id string)
+	// Answer gives a code. nil means that it is sealed and on its way, and the
+	// prompt's snapshots say what becomes of it. ErrCode and ErrMatch are a
+	// human's typing errors; any other error says why this cannot be answered.
+	Answer(ctx context.Context, a Answer) error
+	// Decline says no. It is final for the request, and may also be said to
+	// what is not verified.
+	Decline(ctx context.Context, id, reason string) error
+	// Quit ends the desk, after what is on its way has arrived.
+	Quit()
+}
+
+// Answer is a human's answer to one attempt of one prompt.
+type Answer struct {
+	ID      string // the prompt's
+	Attempt int    // as shown: a code meant for one attempt is not used for the next
+	Code    string
+	Match   string // the match code as typed, where the prompt demands it
+}
+
+var (
+	// ErrCode says that the code has not the form that the job asked for.
+	ErrCode = errors.New("the code has not the form that was asked for")
+	// ErrMatch says that the typed match code is not the request's.
+	ErrMatch = errors.New("that is not this request's match code")
+	// ErrNotAnswerable says that this prompt cannot be answered (now).
+	ErrNotAnswerable = errors.New("this prompt cannot be answered")
+	// ErrNotEnrolled says that the relay does not let this responder in.
+	ErrNotEnrolled = errors.New("the relay refuses this responder's connecting key")
+)
+
+// Phase is where a prompt is for its humans.
+type Phase string
+
+// The phases.
+const (
+	Asking  Phase = "asking"  // it waits for a human
+	Sending Phase = "sending" // this responder's answer or decline is on its way
+	Resting Phase = "resting" // it has an answer; it may come back
+	Over    Phase = "over"    // it has ended
+)
+
+// Standing is how far a prompt is proved.
+type Standing string
+
+// The standings. Only Verified can be answered.
+const (
+	Unopened Standing = "unopened" // nobody has asked the job to prove itself
+	Checking Standing = "checking" // the job was asked and has not answered yet
+	Unproven Standing = "unproven" // the proof failed, or never came: the why says how
+	Unpinned Standing = "unpinned" // the token is genuine, but this human's pins do not know the project
+	Foreign  Standing = "foreign"  // the token is genuine, but of another job than the pins allow
+	Verified Standing = "verified" // the token is genuine and fits the pins
+)
+
+// Facts is what the verified ID token says, as ci.Facts, with each text made
+// safe to show. What the token does not say is "".
+type Facts struct {
+	Repository   string
+	Workflow     string // the name it gives itself
+	WorkflowFile string
+	Ref          string
+	SHA          string
+	Environment  string
+	Event        string
+	Actor        string
+	RunURL       string
+	RunID        string
+	RunAttempt   string
+	Job          string
+	Runner       string
+	Group        string // equal for what one run asks together
+}
+
+// Prompt is a snapshot of one request, as its human may see it. All text is
+// safe to show (wire.Clean). Until the standing is Verified, Foreign or
+// Unpinned nothing is known of the job, and Facts, Service, Format, Message,
+// Match and Reason are empty.
+type Prompt struct {
+	ID     string // the request's key
+	Number int    // counts from 1, for people
+
+	Phase      Phase
+	Standing   Standing
+	Answerable bool
+	// Why says why it cannot be answered, or how it ended. It may have several
+	// lines.
+	Why string
+	// Note says what became of this responder's last answer; empty while it is
+	// not known, and before there is one.
+	Note string
+
+	Relay   string // the relay that passed it on
+	Project string // as whose request the relay passes it on
+	Rule    string // the pin that fits
+
+	Facts   Facts
+	Ask     string // wire.AskCode, …
+	Service string // what the code is for, by the job's own word
+	Format  string // the code's form, in words
+	Message string // the job's own words
+	Match   string // to compare with the job's log; empty where TypeMatch
+	// TypeMatch: the human must type the match code, read off the job's log.
+	TypeMatch bool
+
+	Attempt  int
+	Reason   string    // wire.ReasonFirst, …: why there is this attempt, signed by the job
+	Since    time.Time // when it was asked, by the job's word
+	Deadline time.Time
+	Opened   string // who else is looking, by the relay's word
+	By       string // who answered or declined, by the relay's word
+}
+
+// Verifier verifies the chain of proof; *trust.Verifier is the one there is.
+type Verifier interface {
+	Verify(ctx context.Context, e trust.Evidence) (*trust.Job, error)
+}
+
+// Trust is what a responder believes by itself: the CIs' keys and its human's
+// pins. It is replaced as a whole ([Desk.SetTrust]).
+type Trust struct {
+	Verifier Verifier
+	Pins     *trust.Policy // nil: no pins, so nothing can be answered
+}
+
+// Config is what a desk needs.
+type Config struct {
+	Relay   *dial.Relay
+	Connect nkeys.KeyPair // U…
+	Sign    nkeys.KeyPair // A…
+	Trust   Trust
+	Askers  []Asker
+	Log     *slog.Logger // nil: none
+	// ConnectWithin is how long the first connection may take before Run fails
+	// with dial.ErrUnreachable; 0: for ever. A lost one is sought for ever.
+	ConnectWithin time.Duration
+}
+
+// relayConn is a connection to a relay; *dial.Conn.
+type relayConn interface {
+	Request(ctx context.Context, subject string, msg any) (wire.Reply, error)
+	Listen(subject string) error
+	Hints() <-chan wire.Hint
+	Closed() <-chan struct{}
+	Close()
+}
+
+// Desk is one responder at one relay.
+type Desk struct {
+	config  Config
+	log     *slog.Logger
+	relay   string // name
+	connect string // public keys
+	sign    string
+	dial    func(context.Context) (relayConn, error)
+
+	do   chan func()   // what Run's goroutine is to do
+	done chan struct{} // closed when Run has ended
+	work context.Context
+
+	// All that follows belongs to Run's goroutine.
+	trust    Trust
+	couriers []*courier
+	err      error // what Run will return
+	ended    bool
+	quit     bool
+
+	conn      relayConn
+	since     time.Time // when connecting began
+	wasUp     bool
+	upAt      time.Time
+	brief     int // connections in a row that did not live long
+	backoff   time.Duration
+	refusals  int
+	refusedAt time.Time
+	told      bool // that there is no connection
+	listens   map[string]bool
+
+	reading    bool
+	readAgain  bool
+	readBegan  time.Time
+	nextRead   time.Time
+	unanswered int
+	ill        map[string]bool // requests that were complained about
+
+	prompts map[string]*prompt
+	number  int
+	over    map[string]tomb
+}
+
+// tomb remembers a request that has ended, so that a page which was read before
+// that does not bring it back.
+type tomb struct {
+	rev      uint64
+	deadline time.Time
+}
+
+// New makes a desk.
+func New(c Config) (*Desk, error) {
+	switch {
+	case c.Relay == nil || c.Connect == nil || c.Sign == nil:
+		return nil, errors.New("a desk needs a relay and both keys")
+	case len(c.Askers) == 0:
+		return nil, errors.New("a desk needs a way to ask")
+	case c.Trust.Verifier == nil:
+		return nil, errors.New("a desk needs a verifier")
+	}
+	d := newDesk(c, c.Relay.Name())
+	if err := wire.CheckConnectKey(d.connect); err != nil {
+		return nil, err
+	}
+	if err := wire.CheckSigningKey(d.sign); err != nil {
+		return nil, err
+	}
+	d.dial = func(ctx context.Context) (relayConn, error) {
+		conn, err := c.Relay.Connect(ctx, c.Connect, "")
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+	return d, nil
+}
+
+func newDesk(c Config, relay string) *Desk {
+	d := &Desk{
+		config: c, log: c.Log, relay: relay,
+		connect: wire.PublicKey(c.Connect), sign: wire.PublicKey(c.Sign),
+		do: make(chan func()), done: make(chan struct{}),
+		trust: c.Trust, ill: map[string]bool{},
+		prompts: map[string]*prompt{}, over: map[string]tomb{},
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	return d
+}
+
+// post has f run in Run's goroutine. It reports false if Run has ended.
+func (d *Desk) post(f func()) bool {
+	select {
+	case d.do <- f:
+		return true
+	case <-d.done:
+		return false
+	}
+}
+
+// call is post, and waits for what f returns.
+func (d *Desk) call(ctx context.Context, f func() error) error {
+	result := make(chan error, 1)
+	select {
+	case d.do <- func() { result <- f() }:
+	case <-d.done:
+		return errGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return <-result
+}
+
+var errGone = errors.New("this responder is ending; nothing was sent")
+
+// SetTrust replaces what is believed. Every proof is void with that: what is
+// open must prove itself anew against the new pins.
+func (d *Desk) SetTrust(t Trust) {
+	d.post(func() {
+		d.trust = t
+		for _, p := range d.prompts {
+			p.proof, p.challenge, p.failed, p.failures = nil, nil, "", 0
+			p.nextOpen = p.lastOpen.Add(openEvery)
+		}
+		d.listen()
+	})
+}

@@ -1,0 +1,328 @@
+package answer
+
+// What the desk knows of one request, and what of that a human may see.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/continuousauth/action/internal/trust"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+type prompt struct {
+	key      string
+	number   int
+	digest   wire.Digest
+	request  wire.Request // signed by key; whose key that is, only a proof says
+	env      wire.Envelope
+	state    wire.State // the relay's word
+	deadline time.Time
+	missing  time.Time // since when the relay has not listed it
+
+	unsupported string // why this program cannot answer it at all
+	barred      string // why the relay takes no answer of ours, for barredAt
+	barredAt    int    // attempt
+	taken       string // who was first, for takenAt
+	takenAt     int
+	last        string // hash of our last answer, to know it again
+	note        string // what became of it
+	end         string // how it ended; set: over
+
+	wanted    bool // an asker shows it
+	challenge *challenge
+	proof     *proof
+	failed    string // why the last opening failed
+	failures  int    // in a row
+	lastOpen  time.Time
+	nextOpen  time.Time
+
+	held  *held
+	shown Prompt // last published
+}
+
+// unsupported says why this program must leave a request alone: "" if it need not.
+func unsupported(r wire.Request, relay, sign string, t time.Time) string {
+	switch {
+	case time.Unix(r.Made, 0).Sub(t) > maxAhead:
+		return fmt.Sprintf("it says that it was made later than it is now by this computer's clock, by more than %d minutes; if that clock is slow, set it right", int(maxAhead.Minutes()))
+	case r.Relay != relay:
+		return "it was made for another relay than the one that passed it on"
+	case r.Ask == wire.AskLink:
+		return "it asks to follow a link, which this version cannot show; answer it with a newer one"
+	case r.Ask != wire.AskCode:
+		return "it asks for an approval, which this version cannot give; answer it with a newer one"
+	case r.Approvals > 1:
+		return "it needs two people, which this version cannot take part in; answer it with a newer one"
+	case len(r.Responders) > 0 && !slices.Contains(r.Responders, sign):
+		return "its workflow accepts answers of other responders' keys only; add yours to `responders` there, if it should"
+	}
+	return ""
+}
+
+func final(state string) bool {
+	switch state {
+	case "pending", "answered", "delivered":
+		return false
+	}
+	// What this version does not know cannot be answered either.
+	return true
+}
+
+// setState takes in what the relay says of p, in a page or in a reply.
+func (d *Desk) setState(p *prompt, s wire.State) {
+	if s.Attempt < 1 {
+		s.Attempt = 1
+	}
+	if s.Attempt != p.state.Attempt {
+		p.failed, p.failures = "", 0
+		p.nextOpen = p.lastOpen.Add(openEvery)
+	}
+	p.state = s
+	p.unsupported = unsupported(p.request, d.relay, d.sign, now())
+	if t := time.Unix(s.Deadline, 0); s.Deadline > 0 && t.Before(p.deadline) {
+		p.deadline = t
+	}
+	d.settle(p, s)
+	if final(s.State) {
+		d.finish(p, p.ending())
+	}
+}
+
+// ending says how the request ended, from the relay's state.
+func (p *prompt) ending() string {
+	who, why := p.by(), wire.Clean(p.state.Why, 300)
+	with := func(text string) string {
+		if why == "" {
+			return text
+		}
+		return text + ": " + why
+	}
+	switch p.state.State {
+	case "done":
+		return with("the job has what it asked for")
+	case "declined":
+		return with(who + " declined")
+	case "expired":
+		return "nobody answered in time"
+	case "cancelled":
+		return with("withdrawn")
+	}
+	return "the relay says it is " + wire.Clean(p.state.State, 40) + ", which this version does not know"
+}
+
+// by is who answered, by the relay's word.
+func (p *prompt) by() string {
+	if p.state.By == "" {
+		return "someone else"
+	}
+	return wire.Clean(p.state.By, 64)
+}
+
+// finish ends a prompt and takes it off.
+func (d *Desk) finish(p *prompt, how string) {
+	p.end, p.held, p.challenge, p.proof = how, nil, nil, nil
+	d.bury(p)
+	d.log.Info("decision", "what", "request", "request", p.key, "project", p.request.Project, "outcome", p.state.State, "why", how)
+	d.publishOne(p)
+	delete(d.prompts, p.key)
+}
+
+// bury remembers that p has ended, for as long as an honest request could still
+// be open: a job's own word must not have it remembered for ever.
+func (d *Desk) bury(p *prompt) {
+	if _, again := d.over[p.key]; !again && len(d.over) >= maxTombs {
+		oldest := ""
+		for key, o := range d.over {
+			if oldest == "" || o.deadline.Before(d.over[oldest].deadline) {
+				oldest = key
+			}
+		}
+		delete(d.over, oldest)
+	}
+	d.over[p.key] = tomb{rev: p.state.Rev, deadline: minTime(p.deadline, now().Add(maxWait))}
+}
+
+func (p *prompt) phase() Phase {
+	switch {
+	case p.end != "":
+		return Over
+	case p.held != nil:
+		return Sending
+	case p.state.State == "pending" && p.takenAt != p.state.Attempt:
+		return Asking
+	}
+	return Resting
+}
+
+// proved gives the proof that holds now for the attempt that is open, or nil.
+func (p *prompt) proved(t time.Time) *proof {
+	if p.proof == nil || p.proof.alive.Attempt != p.state.Attempt {
+		return nil
+	}
+	// A clock that was set back must not stretch a proof.
+	if age := t.Sub(p.proof.at); age >= wire.OpeningLasts || age < -time.Minute {
+		return nil
+	}
+	return p.proof
+}
+
+func (p *prompt) standing(t time.Time) (Standing, string) {
+	if proof := p.proved(t); proof != nil {
+		return proof.standing, proof.why
+	}
+	switch {
+	case p.failed != "":
+		return Unproven, p.failed
+	case p.challenge != nil:
+		return Checking, "the job is being asked to prove itself"
+	case p.unsupported != "":
+		return Unopened, p.unsupported
+	}
+	return Unopened, "nothing about it is verified yet"
+}
+
+// obstacle is the one place that decides whether p may be answered now: "" if it
+// may.
+func (d *Desk) obstacle(p *prompt, t time.Time) string {
+	switch p.phase() {
+	case Over:
+		return p.end
+	case Sending:
+		return "an answer is on its way"
+	case Resting:
+		switch {
+		case p.state.Sealed != "" && p.state.Sealed == p.last:
+			return "you answered"
+		case p.takenAt == p.state.Attempt && p.taken != "":
+			return p.taken
+		case p.state.State == "delivered":
+			return p.by() + " answered, and the job has it"
+		}
+		return p.by() + " answered"
+	}
+	standing, why := p.standing(t)
+	switch {
+	case p.unsupported != "":
+		return p.unsupported
+	case standing != Verified:
+		return why
+	case p.barredAt == p.state.Attempt && p.barred != "":
+		return p.barred
+	case !t.Before(p.deadline):
+		return "its time is up"
+	case d.quit:
+		return "this responder is ending"
+	}
+	return ""
+}
+
+// typeMatch says whether the human must type p's match code: because its CI
+// cannot bind a token to a key, because the job wants it, or because another
+// request of the project is open, which an honest-looking prompt could be
+// mistaken for.
+func (d *Desk) typeMatch(p *prompt) bool {
+	if p.request.TypeMatch || p.proof == nil || !p.proof.job.Bound {
+		return true
+	}
+	for _, other := range d.prompts {
+		if other == p || other.request.Project != p.request.Project {
+			continue
+		}
+		if ph := other.phase(); ph == Asking || ph == Sending {
+			return true
+		}
+	}
+	return false
+}
+
+// snapshot is what a human may see of p now.
+func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
+	standing, _ := p.standing(t)
+	why := d.obstacle(p, t)
+	s := Prompt{
+		ID: p.key, Number: p.number,
+		Phase: p.phase(), Standing: standing, Answerable: why == "", Why: why, Note: p.note,
+		Relay: d.relay, Project: p.request.Project,
+		Ask: p.request.Ask, Attempt: p.state.Attempt,
+		Since: time.Unix(p.request.Made, 0), Deadline: p.deadline,
+		Opened: names(p.state.Opened), By: wire.Clean(p.state.By, 64),
+	}
+	if s.Since.After(t) {
+		s.Since = t
+	}
+	proof := p.proved(t)
+	if proof == nil {
+		return s
+	}
+	s.Facts, s.Rule = proof.facts, proof.rule
+	s.Service, s.Message = wire.CleanName(p.request.Service, 63), wire.Clean(p.request.Message, wire.MaxText)
+	if f, err := wire.ParseFormat(p.request.Format); err == nil {
+		s.Format = f.String()
+	}
+	s.Reason = proof.alive.Reason
+	// Withheld where it must be typed: a code that can be copied off the prompt
+	// shows nothing about the log.
+	if s.TypeMatch = d.typeMatch(p); !s.TypeMatch {
+		s.Match = proof.match
+	}
+	return s
+}
+
+// publish tells the askers what has changed.
+func (d *Desk) publish() {
+	keys := make([]*prompt, 0, len(d.prompts))
+	for _, p := range d.prompts {
+		keys = append(keys, p)
+	}
+	slices.SortFunc(keys, func(a, b *prompt) int { return a.number - b.number })
+	for _, p := range keys {
+		d.publishOne(p)
+	}
+}
+
+func (d *Desk) publishOne(p *prompt) {
+	s := d.snapshot(p, now())
+	if s == p.shown {
+		return
+	}
+	p.shown = s
+	for _, c := range d.couriers {
+		c.prompt(s)
+	}
+}
+
+func names(list []string) string {
+	list = list[:min(len(list), 16)]
+	out := make([]string, len(list))
+	for i, n := range list {
+		out[i] = wire.Clean(n, 64)
+	}
+	return strings.Join(out, ", ")
+}
+
+// factsOf makes a verified token's facts fit to be shown.
+func factsOf(job *trust.Job) Facts {
+	f := job.Facts
+	name := func(s string) string { return wire.CleanName(s, 200) }
+	return Facts{
+		Repository: name(f.Repository), Workflow: wire.Clean(f.Workflow, 100), WorkflowFile: name(f.WorkflowFile),
+		Ref: name(f.Ref), SHA: name(f.SHA), Environment: name(f.Environment), Event: name(f.Event), Actor: name(f.Actor),
+		RunURL: wire.CleanName(f.RunURL, 500), RunID: name(f.RunID), RunAttempt: name(f.RunAttempt), Job: name(f.Job),
+		Runner: name(f.Runner), Group: name(f.Group),
+	}
+}
+
+// cleanLines is wire.Clean for text of several lines that this program made.
+func cleanLines(s string, limit int) string {
+	lines := strings.Split(s, "\n")
+	if len(lines) > 20 {
+		lines = append(lines[:20], fmt.Sprintf("(%d more lines)", len(lines)-20))
+	}
+	for i, l := range lines {
+		lines[i] = wire.Clean(l, limit)
+	}
+	return strings.Join(lines, "\n")
+}

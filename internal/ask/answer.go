@@ -1,0 +1,169 @@
+package ask
+
+// Answers: which one counts, and what becomes of one that does not open.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/continuousauth/action/internal/seal"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+// held is the answer in hand. While it is held, no other counts, and no
+// challenge is answered: nobody is to give a second factor for nothing.
+type held struct {
+	attempt   int
+	responder string
+	sealed    wire.Digest
+	got       *step // nil for an approval, which has no receipt
+}
+
+// hint takes in what the relay pushed.
+func (s *Session) hint(ctx context.Context, h wire.Hint) {
+	switch h.Hint {
+	case wire.HintState:
+		s.stale = true
+	case wire.HintChallenge:
+		s.challenged(ctx, h.Envelope)
+	case wire.HintAnswer:
+		s.answer(h.Envelope, h.Sealed)
+	}
+}
+
+// answer takes the first answer that is signed by an accepted key, for this
+// request and attempt, and opens. An answer that an accepted key signed but that
+// cannot be used goes back to the humans without that key; anything else is the
+// relay's doing, and dropped.
+func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
+	if envelope == nil {
+		s.drop("an answer without its envelope")
+		return
+	}
+	signer, err := wire.ClaimedSigner(*envelope)
+	switch {
+	case err != nil:
+		s.drop("an answer that names no signer")
+		return
+	case !s.accepts(signer):
+		s.drop("an answer of a key that this job does not accept (" + wire.Clean(signer, 56) + ")")
+		return
+	case s.shut[signer]:
+		s.drop("another answer of a key whose answer could not be used")
+		return
+	case s.spent[signer]:
+		s.drop("a second approval of a key that has given one; two people must agree")
+		return
+	}
+	a, err := wire.Open[wire.Answer](*envelope, signer)
+	switch {
+	case errors.Is(err, wire.ErrSignature):
+		s.drop("an answer whose signature is not by the key it names")
+		return
+	case err != nil:
+		s.drop("an answer that is not well-formed")
+		return
+	case a.Digest != s.digest:
+		s.drop("an answer to another request")
+		return
+	case s.held != nil && a.Attempt == s.held.attempt && a.Sealed == s.held.sealed && signer == s.held.responder:
+		s.receipt() // it is what the relay misses
+		return
+	case s.held != nil:
+		s.drop("another answer, though one is in hand")
+		return
+	case a.Attempt < s.attempt:
+		s.drop(fmt.Sprintf("an answer to attempt %d, which is over", a.Attempt))
+		return
+	case a.Attempt > s.attempt:
+		s.stale = true // perhaps an attempt was undelivered, and its hint lost
+		s.drop(fmt.Sprintf("an answer to attempt %d, which this job has not asked for", a.Attempt))
+		return
+	}
+	var code *string
+	switch {
+	case a.Ask != s.cfg.Ask:
+		s.unusable(signer, "it answers another question")
+		return
+	case s.cfg.Ask == wire.AskApproval && a.Decision == wire.DecisionYes:
+	case a.Decision != wire.DecisionCode:
+		s.unusable(signer, "it holds no code")
+		return
+	case sealed == nil || sealed.Hash() != a.Sealed:
+		// Its signer meant something else: the relay lost or changed it.
+		s.drop("an answer without the sealed code that was signed")
+		return
+	default:
+		plain, err := s.hpke.Open(*sealed, seal.To{Digest: s.digest, Attempt: a.Attempt, Ask: a.Ask, Responder: signer})
+		if err != nil {
+			s.unusable(signer, wire.Clean(inWords(err), 200))
+			return
+		}
+		if err := s.format.Check(plain); err != nil {
+			s.unusable(signer, wire.Clean(err.Error(), 200))
+			return
+		}
+		code = &plain
+	}
+	s.hold(a, code)
+}
+
+func (s *Session) hold(a wire.Answer, code *string) {
+	s.held = &held{attempt: a.Attempt, responder: a.Key, sealed: a.Sealed}
+	s.mu.Lock()
+	s.holding, s.name = true, ""
+	s.mu.Unlock()
+	s.tell(Taken{Responder: a.Key, Attempt: a.Attempt})
+	// Handed over before the receipt is sent: what waits for the code does not
+	// wait for the relay.
+	s.answers <- Answer{Responder: a.Key, Attempt: a.Attempt, code: code}
+	if code != nil {
+		s.held.got = s.queue(wire.VerbGot, &wire.Got{Key: s.id, Digest: s.digest, Attempt: a.Attempt, Sealed: a.Sealed})
+	}
+}
+
+// receipt sends the receipt again, though it was confirmed: the relay acts as if
+// it had never come.
+func (s *Session) receipt() {
+	got := s.held.got
+	if got == nil || s.queued(got) || got.tries >= 10 {
+		return
+	}
+	got.tries++
+	got.again = time.Now().Add(backoff(got.tries))
+	s.outbox = append(s.outbox, got)
+}
+
+// unusable sends the request back to the humans, without the key whose answer
+// could not be used: a hostile responder must not keep it busy.
+func (s *Session) unusable(signer, why string) {
+	s.shut[signer] = true
+	s.tell(Warning{fmt.Sprintf("the answer of %s could not be used: %s; asking again, without that key", signer, why)})
+	s.queue(wire.VerbRejected, &wire.Rejected{Key: s.id, Digest: s.digest, Attempt: s.attempt, Why: wire.RejectedUnusable, Shut: signer})
+	s.advance(wire.ReasonRejected)
+}
+
+// advance begins the attempt after the current one, as the job's own signature
+// makes it.
+func (s *Session) advance(reason string) {
+	if s.attempt >= maxAttempt {
+		s.told = fail(ErrCancelled, fmt.Sprintf("given up after %d attempts", maxAttempt), "see who answers this project's prompts, and pin their keys with responders")
+		return
+	}
+	s.begins(s.attempt+1, reason)
+}
+
+// drop tells of something that does not count. A relay that floods a job fills
+// no log.
+func (s *Session) drop(what string) {
+	const most = 20
+	s.drops++
+	switch {
+	case s.drops < most:
+		s.tell(Dropped{"the relay passed on " + what})
+	case s.drops == most:
+		s.tell(Dropped{"the relay passed on " + what + "; further ones are not listed"})
+	}
+}

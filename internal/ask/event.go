@@ -1,0 +1,90 @@
+package ask
+
+// What a reader of the job's log needs to know, as it happens. All text in
+// events is clean (see [wire.Clean]) and bounded.
+
+import "time"
+
+// Event is one of the types below.
+type Event interface{ event() }
+
+// Trying says that a connect failed and will be tried again.
+type Trying struct {
+	Try  int // 1 for the first that failed
+	Why  string
+	Wait time.Duration // until the next
+}
+
+// Connected says that the relay let this job connect.
+type Connected struct {
+	Relay string // its name
+	Again bool   // after a lost connection
+}
+
+// Accepted says that the relay took the request. It comes once.
+type Accepted struct {
+	Project string
+	ID      string // the request's name
+	// Match is the match code: the human's prompt must show the same.
+	Match    string
+	OnCall   []string // names; empty where the relay hides them
+	Ready    int      // how many responders are connected
+	Enrolled int      // how many could answer
+	Left     time.Duration
+}
+
+// OnCall says that the first responder has connected, or the last one left.
+type OnCall struct {
+	OnCall          []string
+	Ready, Enrolled int
+}
+
+// Opened says that someone looks at the prompt.
+type Opened struct{ Who string }
+
+// Changed says that the relay tells of another state: pending, answered,
+// delivered.
+type Changed struct {
+	State string
+	By    string // who; "" if hidden
+}
+
+// NewAttempt says that an answer is needed once more.
+type NewAttempt struct {
+	Attempt int
+	Reason  string // wire.ReasonRejected, ReasonUndelivered or ReasonNext
+}
+
+// Taken says that an answer was accepted.
+type Taken struct {
+	Responder string // verified signing key
+	Attempt   int
+}
+
+// Reconnecting says that the connection was lost.
+type Reconnecting struct{}
+
+// Waiting comes at least every 30 s while nothing is in hand.
+type Waiting struct {
+	Left     time.Duration
+	Accepted bool // false: still trying to ask
+}
+
+// Dropped says that the relay passed on something that does not count.
+type Dropped struct{ What string }
+
+// Warning is something that a careful reader should know.
+type Warning struct{ What string }
+
+func (Trying) event()       {}
+func (Connected) event()    {}
+func (Accepted) event()     {}
+func (OnCall) event()       {}
+func (Opened) event()       {}
+func (Changed) event()      {}
+func (NewAttempt) event()   {}
+func (Taken) event()        {}
+func (Reconnecting) event() {}
+func (Waiting) event()      {}
+func (Dropped) event()      {}
+func (Warning) event()      {}

@@ -1,0 +1,389 @@
+package broker
+
+// Who is let in, and how long. A refused client is told nothing, so each reason
+// is looked for in the relay's log.
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/continuousauth/action/internal/devissuer"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+func newKey(t testing.TB) nkeys.KeyPair {
+	t.Helper()
+	kp, err := wire.NewConnectKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kp
+}
+
+func TestWhoProvesNothingIsRefusedAndTheLogSaysWhy(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, f *fixture) {
+		stranger, err := devissuer.Start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stranger.Close()
+		mint := func(over map[string]any, opts ...devissuer.MintOption) func(string) string {
+			return func(pub string) string {
+				claims := claimsOf(rocketRepo)
+				claims["aud"] = wire.Audience(relayName, pub)
+				for k, v := range over {
+					claims[k] = v
+				}
+				tok, err := f.issuer.Mint(claims, opts...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tok
+			}
+		}
+		now := time.Now().Unix()
+		for _, c := range []struct {
+			name  string
+			token func(pub string) string
+			why   string
+		}{
+			{"no token, not enrolled", func(string) string { return "" }, "no such connecting key is enrolled, and no ID token came with it"},
+			{"a token of another key", mint(map[string]any{"aud": wire.Audience(relayName, f.ana.key())}), "speaks for the key"},
+			{"for another relay", func(pub string) string {
+				return mint(map[string]any{"aud": wire.Audience("other.test", pub)})(pub)
+			}, "the ID token's audience is"},
+			{"the CI's default audience", mint(map[string]any{"aud": "https://github.com/example"}), "the ID token's audience is"},
+			{"no key in the audience", mint(map[string]any{"aud": wire.UnboundAudience(relayName)}), "names no key"},
+			{"several audiences", func(pub string) string {
+				return mint(map[string]any{"aud": []any{wire.Audience(relayName, pub), "sts.example.com"}})(pub)
+			}, "2 audiences"},
+			{"expired", mint(map[string]any{"iat": now - 400, "exp": now - 100}), "the ID token expired"},
+			{"issued long ago", mint(map[string]any{"iat": now - 900, "exp": now + 900}), "issued 15 min ago"},
+			{"issued in the future", mint(map[string]any{"iat": now + 300, "exp": now + 900}), "from now"},
+			{"unknown issuer", func(pub string) string {
+				claims := claimsOf(rocketRepo)
+				claims["aud"] = wire.Audience(relayName, pub)
+				tok, err := stranger.Mint(claims)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tok
+			}, "which is not configured here"},
+			{"a stranger's signature", func(pub string) string {
+				return mint(map[string]any{"iss": f.issuer.URL()}, devissuer.Alg("HS256"))(pub)
+			}, "algorithm"},
+			{"no signature", mint(nil, devissuer.Alg("none")), "algorithm"},
+			{"no token at all", func(string) string { return "hello" }, "not three parts"},
+			{"no repository", mint(map[string]any{"repository_id": nil}), `claim \"repository_id\" is missing`},
+		} {
+			key := newKey(t)
+			token := c.token(wire.PublicKey(key))
+			nc, err := f.connect(key, token)
+			if err == nil {
+				nc.Close()
+				t.Errorf("%s: let in", c.name)
+				continue
+			}
+			if !errors.Is(err, nats.ErrAuthorization) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			line := f.log.line(t, "what=connect", wire.PublicKey(key), "outcome=refused", c.why)
+			if token != "" && token != "hello" && strings.Contains(line, token[:40]) {
+				t.Errorf("%s: the token is in the log", c.name)
+			}
+		}
+		if stranger.Fetches() != 0 {
+			t.Error("an issuer that only a token names was asked for its keys")
+		}
+		// A good token, and the nonce signed by somebody else's key.
+		j := f.job(rocketRepo, "rocket")
+		thief := newKey(t)
+		if nc, err := f.connect(j.key, j.token, nats.Nkey(j.pub, thief.Sign)); err == nil {
+			nc.Close()
+			t.Error("a stolen token was worth something")
+		}
+		f.log.line(t, "what=connect", j.pub, "outcome=refused", "the nonce is not signed by the key that was shown")
+		if nc, err := f.connect(f.ana.connect, "", nats.Nkey(f.ana.key(), thief.Sign)); err == nil {
+			nc.Close()
+			t.Error("a responder's public key was enough")
+		}
+		// No nkey at all, with and without a token.
+		for _, opts := range [][]nats.Option{{}, {nats.Token(j.token)}, {nats.UserInfo("a", "b")}} {
+			nc, err := nats.Connect(f.relay.ClientURL(), append(opts, nats.NoReconnect())...)
+			if err == nil {
+				nc.Close()
+				t.Error("let in without a key")
+			} else if !errors.Is(err, nats.ErrAuthorization) {
+				t.Error(err)
+			}
+		}
+		// The controls.
+		f.mustConnect(j.key, j.token)
+		f.sit(f.ana)
+	})
+}
+
+// nats-server cuts a CONNECT line off at 4 KiB by default, and repositories with
+// many custom properties have longer tokens.
+func TestALongIDTokenIsLetIn(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, f *fixture) {
+		j := f.job(rocketRepo, "rocket")
+		over := map[string]any{}
+		for i := range 20 {
+			over[fmt.Sprintf("repo_property_%d", i)] = strings.Repeat("x", 500)
+		}
+		j.token = f.token(rocketRepo, wire.Audience(relayName, j.pub), over)
+		if len(j.token) < 12<<10 || len(j.token) > wire.MaxToken {
+			t.Fatalf("%d bytes", len(j.token))
+		}
+		j.connect()
+		must(t, j.send(j.nc))
+	})
+}
+
+func TestTheNewestConnectionOfAKeyWins(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, f *fixture) {
+		ana := f.sit(f.ana)
+		j := f.job(rocketRepo, "rocket")
+		opt, gone := closed()
+		j.connect(opt)
+		must(t, j.send(j.nc))
+		older := j.nc
+		j.connect()
+		waitClosed(t, gone, 10*time.Second)
+		if older.IsConnected() {
+			t.Error("the older one goes on")
+		}
+		f.log.line(t, "connection closed", j.pub, "a newer connection with the same key")
+		must(t, j.state())
+		must(t, ana.say(wire.VerbOpen, f.ana.openMessage(t, j)))
+		hint(t, j.hints, func(h wire.Hint) bool { return h.Hint == wire.HintChallenge })
+	})
+}
+
+func TestAConnectionWithoutAnAcceptedRequestIsClosed(t *testing.T) {
+	t.Parallel()
+	// Two relays on one server: their users are keys as jobs' are, and taken for
+	// jobs without a request each would close the other's connections.
+	x := newExternal(t, false)
+	x.run(t)
+	f := newFixture(t)
+	f.server = x.server
+	f.start(f.configText(t.TempDir(), x.section(0)), Options{})
+	before := x.server.NumClients()
+	// One log: either relay may be the one that closes a connection.
+	g := f.second(f.configText(t.TempDir(), x.section(1)), Options{Log: slog.New(slog.NewTextHandler(f.log, nil))})
+	if n := x.server.NumClients(); n != before+ownConnections {
+		t.Fatalf("%d connections after the second relay, %d before", n, before)
+	}
+	relays := make(chan struct{}, 8)
+	for _, n := range []*network{f.relay.net, g.relay.net} {
+		for _, nc := range []*nats.Conn{n.callout, n.client, n.store, n.system} {
+			nc.SetDisconnectErrHandler(func(*nats.Conn, error) { relays <- struct{}{} })
+		}
+	}
+	idle(t, f)
+	if len(relays) != 0 {
+		t.Error("a relay's own connection was closed")
+	}
+}
+
+// idle checks who is closed in f after ten seconds, and who is not.
+func idle(t *testing.T, f *fixture) {
+	t.Helper()
+	watch := func() (nats.Option, func() bool) {
+		o, c := closed()
+		return o, func() bool {
+			select {
+			case <-c:
+				return true
+			default:
+				return false
+			}
+		}
+	}
+	o1, ana := watch()
+	f.sit(f.ana, o1)
+	o2, waiting := watch()
+	j := f.job(rocketRepo, "rocket")
+	j.connect(o2)
+	must(t, j.send(j.nc))
+	ended := f.job(rocketRepo, "rocket")
+	o3, over := watch()
+	ended.connect(o3)
+	must(t, ended.send(ended.nc))
+	must(t, ended.cancel())
+	o4, ref := watch()
+	turned := f.job(otherRepo, "rocket")
+	turned.connect(o4)
+	refused(t, turned.send(turned.nc), wire.RefusedPolicy)
+	opt5, gone := closed()
+	never := f.job(rocketRepo, "rocket")
+	began := time.Now()
+	never.connect(opt5)
+
+	waitClosed(t, gone, idleAfter+10*time.Second)
+	if after := time.Since(began); after < idleAfter-time.Second {
+		t.Errorf("closed after %s", after)
+	}
+	f.log.line(t, "connection closed", never.pub, "no accepted request within 10s")
+	f.log.line(t, "connection closed", turned.pub, "no accepted request within 10s")
+	eventually(t, "who was refused is out too", ref)
+	if ana() || waiting() || over() {
+		t.Errorf("closed: the responder %v, a job that waits %v, one whose request is over %v", ana(), waiting(), over())
+	}
+	must(t, j.state())
+}
+
+// A user's JWT says how long it is good for, and the server closes the
+// connection on the second.
+func TestALetInJobDoesNotStayForEver(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	// A relay whose clock is so far behind that what it grants for seven hours
+	// is over in three seconds.
+	long := wire.LongestWait + time.Hour
+	now := func() time.Time { return time.Now().Add(-long + 3*time.Second) }
+	f.start(f.configText(t.TempDir(), onLoopback), Options{Now: now})
+	j := f.job(rocketRepo, "rocket")
+	at := now().Unix()
+	j.token = f.token(rocketRepo, wire.Audience(relayName, j.pub), map[string]any{"iat": at, "nbf": at - 300, "exp": at + 300})
+	opt, gone := closed()
+	bad := make(errs, 16)
+	j.connect(opt, bad.option())
+	waitClosed(t, gone, idleAfter-2*time.Second)
+	if err := <-bad; !errors.Is(err, nats.ErrAuthExpired) {
+		t.Errorf("closed with %v", err)
+	}
+}
+
+// The server asks about many connections at once, and one subscription's
+// messages come one by one: an issuer that does not answer must not hold up
+// whoever has nothing to do with it.
+func TestASlowIssuerHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	slow, err := devissuer.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(slow.Close)
+	f.start(strings.Replace(f.configText(t.TempDir(), onLoopback), "issuers:\n", fmt.Sprintf("issuers:\n  - {name: slow, provider: github, url: %q}\n", slow.URL()), 1), Options{})
+	slow.Rotate() // so that its tokens' key is unknown and must be asked for
+	slow.Break(devissuer.Hang)
+	var wg sync.WaitGroup
+	const slowJobs = 24
+	first := time.Now()
+	in := make(chan error, slowJobs)
+	for range slowJobs {
+		key := newKey(t)
+		claims := claimsOf(rocketRepo)
+		claims["aud"] = wire.Audience(relayName, wire.PublicKey(key))
+		tok, err := slow.Mint(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			nc, err := f.connect(key, tok)
+			if err == nil {
+				nc.Close()
+			}
+			in <- err
+		})
+	}
+	eventually(t, "they are all at the door", func() bool { return f.natsServer().NumClients() >= 4+slowJobs })
+	began := time.Now()
+	f.sit(f.ana)
+	f.accepted(rocketRepo, "rocket")
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("others wait for %s", took)
+	}
+	// They wait for five seconds at most, which a busy machine may have used up.
+	if len(in) != 0 && time.Since(first) < 4*time.Second {
+		t.Error("the slow issuer's jobs have their answer already; then they hold up nobody")
+	}
+	// Whoever has queued for longer than a NATS server's first PING takes gets
+	// in all the same: a client that sees it before its PONG gives up.
+	time.Sleep(time.Until(began.Add(2600 * time.Millisecond)))
+	slow.Break(devissuer.Works)
+	wg.Wait()
+	for range slowJobs {
+		if err := <-in; err != nil && time.Since(first) < 8*time.Second {
+			t.Errorf("let in late: %v", err)
+		}
+	}
+}
+
+// Keys that cannot be had now are no reason to call a token bad.
+func TestAnIssuerThatIsDownIsAReasonToTryAgain(t *testing.T) {
+	t.Parallel()
+	var c clock
+	f := newFrailFixture(t)
+	f.start(f.configText(t.TempDir(), onLoopback), Options{Now: c.now})
+	j := f.job(rocketRepo, "rocket")
+	j.connect()
+	c.move(2 * time.Minute) // the keys that the relay has are not of this minute
+	f.issuer.Break(devissuer.Down)
+	f.issuer.Rotate()
+	j.token = f.token(rocketRepo, wire.Audience(relayName, j.pub), nil)
+	refused(t, j.send(j.nc), wire.RefusedBusy, "cannot be fetched now", "try again")
+}
+
+func TestManyJobsAtOnceAreAllLetIn(t *testing.T) {
+	t.Parallel()
+	storm(t, startFixture(t), 200)
+}
+
+// storm connects n jobs at once.
+func storm(t *testing.T, f *fixture, n int) {
+	t.Helper()
+	type credentials struct {
+		key   nkeys.KeyPair
+		token string
+	}
+	all := make([]credentials, n)
+	for i := range all {
+		key := newKey(t)
+		all[i] = credentials{key, f.token(rocketRepo, wire.Audience(relayName, wire.PublicKey(key)), nil)}
+	}
+	start := make(chan struct{})
+	errs := make(chan error, n)
+	conns := make(chan *nats.Conn, n)
+	for _, c := range all {
+		go func() {
+			<-start
+			nc, err := f.connect(c.key, c.token, nats.Timeout(60*time.Second))
+			errs <- err
+			conns <- nc
+		}()
+	}
+	began := time.Now()
+	close(start)
+	failed := map[string]int{}
+	for range all {
+		if err := <-errs; err != nil {
+			failed[err.Error()]++
+		}
+	}
+	took := time.Since(began)
+	for range all {
+		if nc := <-conns; nc != nil {
+			nc.Close()
+		}
+	}
+	if len(failed) != 0 {
+		t.Fatalf("of %d jobs were refused: %v", n, failed)
+	}
+	t.Logf("%d jobs were let in within %s, %.0f a second", n, took.Round(time.Millisecond), float64(n)/took.Seconds())
+}

@@ -1,0 +1,296 @@
+package broker
+
+// What the relay costs, as ratios in one run against a floor that is measured
+// between its own iterations: bare NATS, bare forced writes, on the same server
+// and disk.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/continuousauth/action/internal/seal"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+// BenchmarkDelivery is an answer's way: sent by the responder, recorded by the
+// relay with a forced write, pushed to the job, verified and opened there. The
+// floor is one bare NATS round trip plus one bare forced append.
+func BenchmarkDelivery(b *testing.B) {
+	f := startFixture(b)
+	f.relay.traffic.most = 1 << 30 // one key sends what thousands of jobs would
+	hk, err := seal.NewKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	j := f.job(rocketRepo, "rocket")
+	j.ask("rocket", func(q *wire.Request) { q.HPKE = hk.Public(); q.Responders = []string{f.ana.signer()} })
+	nc := f.mustConnect(j.key, j.token)
+	desk := f.mustConnect(f.ana.connect, "")
+	if r := j.send(nc); r.Refused != nil {
+		b.Fatal(r.Refused)
+	}
+	// Derived once, as in the programs: a key pair computes it anew each time.
+	signer, connect := f.ana.signer(), f.ana.key()
+	opened := make(chan string, 1)
+	attempt := 1
+	if _, err := nc.Subscribe(wire.HintSubject(j.pub), func(m *nats.Msg) {
+		var h wire.Hint
+		if wire.Decode(m.Data, wire.MaxMessage, &h) != nil || h.Hint != wire.HintAnswer {
+			return
+		}
+		a, err := wire.Open[wire.Answer](*h.Envelope, signer)
+		if err != nil || a.Attempt != attempt || a.Sealed != h.Sealed.Hash() {
+			return
+		}
+		code, err := hk.Open(*h.Sealed, seal.To{Digest: j.dig, Attempt: a.Attempt, Ask: wire.AskCode, Responder: signer})
+		if err != nil {
+			code = "!"
+		}
+		opened <- code
+	}); err != nil {
+		b.Fatal(err)
+	}
+	echo := wire.JobSubject(j.pub, "bench.echo") // one level below what the relay handles
+	if _, err := f.relay.net.client.Subscribe(echo, func(m *nats.Msg) { m.Respond(m.Data) }); err != nil {
+		b.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	bare := bareAppender(b, f.relay.store.js, "cfa.store.v1.bench")
+	step := func(verb string, body wire.Body) {
+		env, err := wire.Sign(body, j.key)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if r := request(b, nc, wire.JobSubject(j.pub, verb), wire.StepMessage{Step: env}); r.Refused != nil {
+			b.Fatal(verb, r.Refused)
+		}
+	}
+	payload := make([]byte, 1500)
+	var ours, floor []time.Duration
+	for b.Loop() {
+		if attempt == 900 {
+			break
+		}
+		start := time.Now()
+		if _, err := nc.Request(echo, payload, 5*time.Second); err != nil {
+			b.Fatal(err)
+		}
+		bare()
+		floor = append(floor, time.Since(start))
+
+		sealed, err := seal.Close(hk.Public(), seal.To{Digest: j.dig, Attempt: attempt, Ask: wire.AskCode, Responder: signer}, "123456")
+		if err != nil {
+			b.Fatal(err)
+		}
+		env, err := wire.Sign(&wire.Answer{Key: signer, Digest: j.dig, Attempt: attempt, Ask: wire.AskCode, Decision: wire.DecisionCode, Sealed: sealed.Hash()}, f.ana.sign)
+		if err != nil {
+			b.Fatal(err)
+		}
+		data, err := json.Marshal(wire.AnswerMessage{Key: j.pub, Answer: env, Sealed: &sealed})
+		if err != nil {
+			b.Fatal(err)
+		}
+		start = time.Now()
+		if err := desk.PublishMsg(&nats.Msg{Subject: wire.DeskSubject(connect, wire.VerbAnswer), Data: data}); err != nil {
+			b.Fatal(err)
+		}
+		if code := <-opened; code != "123456" {
+			b.Fatal("the code did not open")
+		}
+		ours = append(ours, time.Since(start))
+		step(wire.VerbGot, &wire.Got{Key: j.pub, Digest: j.dig, Attempt: attempt, Sealed: sealed.Hash()})
+		step(wire.VerbNext, &wire.Next{Key: j.pub, Digest: j.dig, Attempt: attempt})
+		attempt++
+	}
+	report(b, "p50", ours, floor, 0.50)
+	report(b, "p99", ours, floor, 0.99)
+}
+
+// report prints a percentile of both, in microseconds, and their ratio.
+func report(b *testing.B, name string, ours, floor []time.Duration, q float64) {
+	at := func(d []time.Duration) float64 {
+		d = slices.Clone(d)
+		slices.Sort(d)
+		return float64(d[int(q*float64(len(d)-1))].Nanoseconds()) / 1000
+	}
+	b.ReportMetric(0, "ns/op") // the loop's own figure holds both and more
+	b.ReportMetric(at(ours), name+"-µs")
+	b.ReportMetric(at(floor), "floor-"+name+"-µs")
+	b.ReportMetric(at(ours)/at(floor), name+"-ratio")
+}
+
+// bareAppender appends 2 KiB with the expected sequence, as a transition does.
+func bareAppender(b *testing.B, js jetstream.JetStream, subject string) func() {
+	var seq uint64
+	data := make([]byte, 2048)
+	return func() {
+		ack, err := js.PublishMsg(b.Context(), &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(seq))
+		if err != nil {
+			b.Fatal(err)
+		}
+		seq = ack.Sequence
+	}
+}
+
+// BenchmarkAdmission is what a job's start costs the relay: CONNECT with an ID
+// token, and its request, until it is accepted, as admissions a second. The
+// floor is a CONNECT of a configured nkey user plus one bare forced append, on a
+// server with the same settings.
+func BenchmarkAdmission(b *testing.B) {
+	for _, atOnce := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("%dAtOnce", atOnce), func(b *testing.B) {
+			f := startFixture(b)
+			bare := startBare(b)
+			const batch = 256
+			var ours, floor time.Duration
+			n := 0
+			for b.Loop() {
+				jobs := make([]*job, batch)
+				for i := range jobs {
+					jobs[i] = f.job(rocketRepo, "rocket")
+				}
+				floor += together(batch, atOnce, func(i int) {
+					nc, err := bare.connect()
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					defer nc.Close()
+					bare.append(b, i)
+				})
+				ours += together(batch, atOnce, func(i int) {
+					nc, err := f.connect(jobs[i].key, jobs[i].token)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					defer nc.Close()
+					if r := jobs[i].send(nc); r.Refused != nil {
+						b.Error(r.Refused)
+					}
+				})
+				n += batch
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(n)/ours.Seconds(), "jobs/s")
+			b.ReportMetric(float64(n)/floor.Seconds(), "floor-jobs/s")
+			b.ReportMetric(floor.Seconds()/ours.Seconds(), "ratio")
+		})
+	}
+}
+
+// together runs f(0..n-1), atOnce at a time, and says how long all took.
+func together(n, atOnce int, f func(int)) time.Duration {
+	work := make(chan int)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range atOnce {
+		wg.Go(func() {
+			for i := range work {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		work <- i
+	}
+	close(work)
+	wg.Wait()
+	return time.Since(start)
+}
+
+// bareServer is nats-server with the relay's settings and no relay.
+type bareServer struct {
+	url  string
+	user nkeys.KeyPair
+	js   jetstream.JetStream
+}
+
+func startBare(b *testing.B) *bareServer {
+	b.Helper()
+	s, stop, err := newBare()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(stop)
+	return s
+}
+
+func newBare() (_ *bareServer, stop func(), err error) {
+	kp, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, nil, err
+	}
+	storeKey, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "cfa-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	clients, store := server.NewAccount("CFA"), server.NewAccount("STORE")
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, AlwaysEnableNonce: true,
+		MaxControlLine: 32 << 10, AuthTimeout: 30, JetStream: true, StoreDir: dir, SyncAlways: true, Accounts: []*server.Account{clients, store},
+		Nkeys: []*server.NkeyUser{{Nkey: wire.PublicKey(kp), Account: clients}, {Nkey: wire.PublicKey(storeKey), Account: store}}})
+	if err != nil {
+		return nil, nil, err
+	}
+	srv.Start()
+	stop = func() { srv.Shutdown(); srv.WaitForShutdown(); os.RemoveAll(dir) }
+	defer func() {
+		if err != nil {
+			stop()
+		}
+	}()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		return nil, nil, errors.New("bare server does not listen")
+	}
+	acc, err := srv.LookupAccount("STORE")
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := acc.EnableJetStream(nil, nil); err != nil {
+		return nil, nil, err
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.Nkey(wire.PublicKey(storeKey), storeKey.Sign))
+	if err != nil {
+		return nil, nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "BARE", Subjects: []string{"bare.>"}, Storage: jetstream.FileStorage}); err != nil {
+		return nil, nil, err
+	}
+	closed := stop
+	return &bareServer{url: srv.ClientURL(), user: kp, js: js}, func() { nc.Close(); closed() }, nil
+}
+
+func (s *bareServer) connect() (*nats.Conn, error) {
+	return nats.Connect(s.url, nats.Nkey(wire.PublicKey(s.user), s.user.Sign), nats.NoReconnect(), nats.Timeout(20*time.Second))
+}
+
+var bareData = make([]byte, 2048)
+
+func (s *bareServer) append(b *testing.B, i int) {
+	subject := "bare." + operationID()
+	if _, err := s.js.PublishMsg(b.Context(), &nats.Msg{Subject: subject, Data: bareData}, jetstream.WithExpectLastSequencePerSubject(0)); err != nil {
+		b.Error(i, err)
+	}
+}

@@ -1,0 +1,209 @@
+package broker
+
+// Who may connect, and where to. nats-server asks this for each connection that
+// is not the relay's own (auth callout): a job shows an ID token whose audience
+// names its key, a responder an enrolled key; both have signed the server's
+// nonce. Placing a user is this code's own duty: the server's allowed_accounts
+// does not stop a callout from minting into the system account.
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/continuousauth/action/internal/trust"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+const (
+	calloutSubject = "$SYS.REQ.USER.AUTH"
+	xkeyHeader     = "Nats-Server-Xkey"
+
+	// calloutWorkers is how many connections are judged at once. The server
+	// asks concurrently, but a subscription's callback runs one at a time, and a
+	// slow issuer would hold up everybody. More than may wait for one issuer's
+	// keys (package trust), so that some are always free.
+	calloutWorkers = 64
+
+	// clientSubscriptions is enough for hints, replies and 32 projects.
+	clientSubscriptions = 40
+
+	// placed begins the name of each user that the callout lets in, so that
+	// reports of connections tell clients from relays, whose users are keys too.
+	placed = "cfa:"
+
+	// deskLasts is how long a responder's connection lasts before it must show
+	// again that it is enrolled.
+	deskLasts = 12 * time.Hour
+)
+
+func (r *Relay) serveCallout() error {
+	work := make(chan *nats.Msg, 8192)
+	for range calloutWorkers {
+		r.goDo(func() {
+			for r.ctx.Err() == nil {
+				select {
+				case m := <-work:
+					r.callout(m)
+				case <-r.ctx.Done():
+				}
+			}
+			for {
+				select {
+				case m := <-work:
+					r.callout(m)
+				default:
+					return
+				}
+			}
+		})
+	}
+	_, err := r.net.callout.QueueSubscribe(calloutSubject, "relay", func(m *nats.Msg) {
+		// Whom nobody answers keeps an embedded server from ending until its own
+		// time limit, so this goes on when the workers have ended.
+		if r.ctx.Err() != nil {
+			r.callout(m)
+			return
+		}
+		select {
+		case work <- m:
+		case <-r.ctx.Done():
+			r.callout(m)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to the auth callout: %w", err)
+	}
+	return r.net.callout.Flush()
+}
+
+// callout answers one question of the server's. No answer is a refusal too.
+func (r *Relay) callout(m *nats.Msg) {
+	data := m.Data
+	serverKey := m.Header.Get(xkeyHeader)
+	if r.net.xkey != nil {
+		if serverKey == "" {
+			r.log.Error("the server's auth callout is not encrypted, though nats.xkey is set; nobody is let in")
+			return
+		}
+		opened, err := r.net.xkey.Open(data, serverKey)
+		if err != nil {
+			r.log.Error("the auth callout does not decrypt; is auth_callout.xkey the public half of nats.xkey?")
+			return
+		}
+		data = opened
+	}
+	req, err := jwt.DecodeAuthorizationRequestClaims(string(data))
+	if err != nil {
+		r.log.Error("the auth callout's question cannot be read", "error", err)
+		return
+	}
+	resp := jwt.NewAuthorizationResponseClaims(req.UserNkey)
+	resp.Audience = req.Server.ID
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+	defer cancel()
+	user, what, err := r.admit(ctx, req)
+	key := req.ConnectOptions.Nkey
+	if wire.CheckConnectKey(key) != nil {
+		key = "" // it may be a seed, or a token
+	}
+	if err != nil {
+		resp.Error = "refused"
+		r.log.Info("decision", "what", "connect", "as", what, "key", key, "outcome", "refused", "why", logged(err))
+	} else if resp.Jwt, err = user.Encode(r.net.issuer); err != nil {
+		resp.Jwt, resp.Error = "", "refused"
+		r.log.Error("cannot sign a user", "error", err)
+	} else {
+		r.log.Debug("decision", "what", "connect", "as", what, "key", key, "outcome", "accepted")
+	}
+	out, err := resp.Encode(r.net.issuer)
+	if err != nil {
+		r.log.Error("cannot sign the callout's answer", "error", err)
+		return
+	}
+	answer := []byte(out)
+	if r.net.xkey != nil {
+		if answer, err = r.net.xkey.Seal(answer, serverKey); err != nil {
+			r.log.Error("cannot encrypt the callout's answer", "error", err)
+			return
+		}
+	}
+	if err := m.Respond(answer); err != nil {
+		r.log.Warn("callout's answer not sent", "error", err)
+	}
+}
+
+// admit decides on one connection, in this order: what kind it is, that it holds
+// its key, and then what it may do with it.
+func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) (*jwt.UserClaims, string, error) {
+	if req.ClientInformation.Kind != "Client" {
+		return nil, "unknown", fmt.Errorf("a connection of kind %q", wire.CleanName(req.ClientInformation.Kind, 40))
+	}
+	if t := req.ClientInformation.Type; t != "nats" && t != "websocket" {
+		return nil, "unknown", fmt.Errorf("a connection of type %q", wire.CleanName(t, 40))
+	}
+	o := req.ConnectOptions
+	if o.Username != "" || o.Password != "" {
+		return nil, "unknown", errors.New("a user name or password was given")
+	}
+	if err := possession(o, req.ClientInformation.Nonce); err != nil {
+		return nil, "unknown", err
+	}
+	user := jwt.NewUserClaims(req.UserNkey)
+	user.Name = placed + o.Nkey
+	user.Audience = r.net.account
+	user.Limits.Subs = clientSubscriptions
+	user.Limits.Payload = wire.MaxMessage
+	user.Permissions.Sub.Allow.Add(wire.InboxPrefix(o.Nkey) + ".>")
+	rules := r.rules.Load()
+	if o.Token == "" {
+		d := rules.config.desks[o.Nkey]
+		if d == nil {
+			return nil, "responder", errors.New("no such connecting key is enrolled, and no ID token came with it")
+		}
+		user.Permissions.Pub.Allow.Add(wire.DeskSubject(o.Nkey, ">"))
+		for _, p := range d.projects {
+			user.Permissions.Sub.Allow.Add(wire.ProjectSubject(p))
+		}
+		user.Expires = r.now().Add(deskLasts).Unix()
+		return user, "responder", nil
+	}
+	if _, err := rules.verifier.Verify(ctx, trust.Evidence{Key: o.Nkey, Token: o.Token}); err != nil {
+		return nil, "job", err
+	}
+	user.Permissions.Pub.Allow.Add(wire.JobSubject(o.Nkey, ">"))
+	// As long as its longest request: the token has proved who connects, and
+	// each step is signed. What expires is closed by the server on the second.
+	user.Expires = r.now().Add(wire.LongestWait + time.Hour).Unix()
+	return user, "job", nil
+}
+
+// possession checks that the connection holds the key that it names.
+func possession(o jwt.ConnectOptions, nonce string) error {
+	if wire.CheckConnectKey(o.Nkey) != nil {
+		return errors.New("no connecting key was shown")
+	}
+	if nonce == "" {
+		return errors.New("the server offered no nonce; configure the callout's user as an nkey user there")
+	}
+	sig, err := base64.RawURLEncoding.DecodeString(o.SignedNonce)
+	if err != nil {
+		if sig, err = base64.StdEncoding.DecodeString(o.SignedNonce); err != nil {
+			return errors.New("the nonce's signature is not base64")
+		}
+	}
+	key, err := nkeys.FromPublicKey(o.Nkey)
+	if err != nil {
+		return errors.New("no connecting key was shown")
+	}
+	if key.Verify([]byte(nonce), sig) != nil {
+		return errors.New("the nonce is not signed by the key that was shown")
+	}
+	return nil
+}

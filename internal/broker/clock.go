@@ -1,0 +1,85 @@
+package broker
+
+// The relay's clock: what time alone does to a request. Every relay of a cluster
+// runs it; the store's compare-and-swap lets one of them win.
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/continuousauth/action/internal/lifecycle"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+func (r *Relay) runClock(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.sweep(ctx, r.now())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweep does what is due now.
+func (r *Relay) sweep(ctx context.Context, now time.Time) {
+	asked := false
+	for _, e := range r.store.all() {
+		due, in := e.rec.Clock(now)
+		if in == nil || now.Before(due) {
+			if in = r.lost(e.rec, now); in == nil {
+				continue
+			}
+		}
+		if !asked {
+			asked = true
+			if by, off := r.store.clockOff(ctx); off {
+				if r.challenges.allow("clock", now) {
+					r.log.Error("this relay's clock is off the store's; it ends nothing by time until it is right", "by", by)
+				}
+				return
+			}
+		}
+		after, err := r.store.transition(ctx, e.rec.Key, in)
+		switch {
+		case err == nil:
+			r.decided("clock", after)
+			r.changed(after.rec.Project, after.rec.Key, after.seq)
+		case errors.Is(err, errStore):
+			r.log.Warn("time-out not recorded; it is tried again", "request", e.rec.Key, "error", err)
+		}
+	}
+	r.heard.forget(now.Add(-10*time.Minute), func(key string) bool { _, open := r.store.recent(key); return open })
+	r.store.forgetEnded()
+	r.traffic.forget(now)
+	r.store.measureRoom(ctx)
+}
+
+// lost says whether a job has gone: nothing heard for 90 s, then asked by hint,
+// then nothing for another 20 s.
+func (r *Relay) lost(rec lifecycle.Record, now time.Time) lifecycle.Input {
+	if now.Sub(r.heard.last(rec.Key)) < lifecycle.LostAsk {
+		return nil
+	}
+	since, first := r.heard.ask(rec.Key)
+	if first {
+		r.push(wire.HintSubject(rec.Key), wire.Hint{Hint: wire.HintState, Key: rec.Key})
+	}
+	if now.Sub(since) < lifecycle.LostAfter {
+		return nil
+	}
+	return lifecycle.Lost{}
+}
+
+// recordSeen runs for each record that the stream brings, from whichever relay.
+func (r *Relay) recordSeen(e entry) {
+	// A request may have been accepted by another relay a moment ago: its clock
+	// starts here too.
+	if e.rec.Event == lifecycle.EventAsked && r.now().Sub(time.UnixMilli(e.rec.At)) < time.Minute {
+		r.heard.note(e.rec.Key)
+	}
+}

@@ -1,0 +1,590 @@
+package broker
+
+// The relay's file: read strictly, checked whole, turned into values that are
+// never changed afterwards. A reload makes new ones.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nkeys"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/continuousauth/action/internal/ci"
+	"github.com/continuousauth/action/internal/trust"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+// MaxConfig bounds the file, in bytes.
+const MaxConfig = 4 << 20
+
+// Config is the relay's file, cfa.yaml.
+type Config struct {
+	Host     string             `yaml:"host"`
+	Listen   Listen             `yaml:"listen"`
+	TLS      TLS                `yaml:"tls"`
+	Data     string             `yaml:"data"`
+	Names    string             `yaml:"names"`
+	Limits   Limits             `yaml:"limits"`
+	NATS     *NATS              `yaml:"nats"`
+	Issuers  []IssuerEntry      `yaml:"issuers"`
+	Projects map[string]Project `yaml:"projects"`
+
+	policy  *trust.Policy
+	issuers []trust.Issuer
+	desks   map[string]*desk // by connecting key
+}
+
+// Listen holds every address that the relay listens on, as host:port.
+type Listen struct {
+	NATS      string   `yaml:"nats"`
+	WebSocket string   `yaml:"websocket"`
+	Origins   []string `yaml:"origins"` // browsers' Origin headers that may use the WebSocket
+	// Plain lets the WebSocket listener speak without TLS on loopback, behind
+	// a proxy that does TLS.
+	Plain bool `yaml:"plain-websocket"`
+}
+
+// TLS names the files of the relay's certificate and key, in PEM.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Limits bound what projects may ask of the relay.
+type Limits struct {
+	Wait      Duration `yaml:"wait"`      // the longest that a request may wait; default and maximum 6h
+	Retention Duration `yaml:"retention"` // how long the record is kept; default and minimum 720h, because it is the replay protection
+	Store     int64    `yaml:"store"`     // bytes that the record may take; default 1 GiB. A full store accepts nothing new
+}
+
+// NATS is an external server that the relay joins instead of running its own.
+type NATS struct {
+	URL      string     `yaml:"url"`
+	CAFile   string     `yaml:"ca-file"`
+	Callout  Credential `yaml:"callout"`  // user of the account that the callout is asked in
+	Client   Credential `yaml:"client"`   // user of the account that jobs and responders are placed in
+	Store    Credential `yaml:"store"`    // user of the account that holds the stream
+	System   Credential `yaml:"system"`   // user of the system account
+	Issuer   string     `yaml:"issuer"`   // file with the seed (SA…) that signs the callout's answers
+	XKey     string     `yaml:"xkey"`     // file with the curve seed (SX…) that the callout is encrypted to
+	Account  string     `yaml:"account"`  // the clients' account: its name; default CFA
+	Replicas int        `yaml:"replicas"` // copies of the stream; default 3
+}
+
+// Credential names one file: an nkey seed, or a .creds file with a user JWT.
+type Credential struct {
+	NKey  string `yaml:"nkey"`
+	Creds string `yaml:"creds"`
+}
+
+// IssuerEntry is one issuer: the name of a CI that has one for all (github,
+// circleci), or a mapping for one of its own.
+type IssuerEntry struct {
+	Name     string   `yaml:"name"`
+	Provider string   `yaml:"provider"`
+	URL      string   `yaml:"url"`
+	Algs     []string `yaml:"algs"`
+}
+
+// UnmarshalYAML takes a word or a mapping.
+func (e *IssuerEntry) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		*e = IssuerEntry{Name: n.Value, Provider: n.Value}
+		return nil
+	}
+	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+		if k := n.Content[i]; !slices.Contains([]string{"name", "provider", "url", "algs"}, k.Value) {
+			return fmt.Errorf("line %d: an issuer has name, provider, url and algs, not %q", k.Line, wire.Clean(k.Value, 40))
+		}
+	}
+	type plain IssuerEntry
+	return n.Decode((*plain)(e))
+}
+
+// Project is what one project's jobs and humans may do.
+type Project struct {
+	CI         []trust.Rule `yaml:"ci"`
+	Responders []Responder  `yaml:"responders"`
+	Attempts   int          `yaml:"attempts"` // codes that may be refused before a request ends; default 5
+}
+
+// Responder is a human's machine, enrolled for a project.
+type Responder struct {
+	Name    string `yaml:"name"`
+	Connect string `yaml:"connect"` // its connecting key, U…
+	Sign    string `yaml:"sign"`    // its signing key, A…
+}
+
+// Duration is a time span as Go spells it: 30m, 720h.
+type Duration time.Duration
+
+// UnmarshalYAML reads a duration.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil || v <= 0 {
+		return fmt.Errorf("line %d: %q is not a time span; write 30m or 720h", n.Line, wire.Clean(n.Value, 40))
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// desk is one connecting key: one human's machine, on call for some projects.
+type desk struct {
+	connect, sign, name string
+	projects            []string
+}
+
+// ReadConfig reads and checks the file. Relative paths in it are relative to it.
+func ReadConfig(path string) (*Config, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	if info.Size() > MaxConfig {
+		return nil, fmt.Errorf("configuration %s has %d bytes, at most %d are allowed", path, info.Size(), MaxConfig)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	c, err := ParseConfig(data, filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// What the library says of Go's types is of no use to who wrote the file.
+var (
+	yamlType = regexp.MustCompile(` in type \S+`)
+	yamlInto = regexp.MustCompile(` into \S*broker\.\S+`)
+)
+
+var yamlLine = regexp.MustCompile(`^yaml: (unmarshal errors:\n\s*)?`)
+
+// ParseConfig checks a configuration file's content. dir is what relative paths
+// in it are relative to. Errors carry line numbers.
+func ParseConfig(data []byte, dir string) (*Config, error) {
+	if len(data) > MaxConfig {
+		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(data), MaxConfig)
+	}
+	c := &Config{}
+	dec := yaml.NewDecoder(strings.NewReader(string(data)))
+	dec.KnownFields(true)
+	if err := dec.Decode(c); errors.Is(err, io.EOF) {
+		return nil, errors.New("the file is empty")
+	} else if err != nil {
+		text := yamlLine.ReplaceAllString(err.Error(), "")
+		text = yamlType.ReplaceAllString(text, "")
+		text = yamlInto.ReplaceAllString(text, " where something else belongs")
+		if !strings.HasPrefix(text, "line ") {
+			text = "line 1: " + text // the library leaves out the first line's number
+		}
+		return nil, errors.New(wire.Clean(strings.ReplaceAll(text, "\n", ";"), 600))
+	}
+	var second any
+	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, errors.New("a second YAML document stands in the file; one relay, one document")
+	}
+	lines := keyLines(data)
+	for _, p := range []*string{&c.Data, &c.TLS.Cert, &c.TLS.Key} {
+		*p = within(dir, *p)
+	}
+	if n := c.NATS; n != nil {
+		for _, p := range []*string{&n.CAFile, &n.Issuer, &n.XKey, &n.Callout.NKey, &n.Callout.Creds, &n.Client.NKey, &n.Client.Creds, &n.Store.NKey, &n.Store.Creds, &n.System.NKey, &n.System.Creds} {
+			*p = within(dir, *p)
+		}
+	}
+	if err := c.compile(lines); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func within(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// keyLines says on which line each key of the document stands, by its dotted
+// path, so that a check made after decoding can still name a line.
+func keyLines(data []byte) map[string]int {
+	lines := map[string]int{}
+	var root yaml.Node
+	if yaml.Unmarshal(data, &root) != nil || len(root.Content) == 0 {
+		return lines
+	}
+	var walk func(path string, n *yaml.Node)
+	walk = func(path string, n *yaml.Node) {
+		switch n.Kind {
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				p := strings.TrimPrefix(path+"."+n.Content[i].Value, ".")
+				lines[p] = n.Content[i].Line
+				walk(p, n.Content[i+1])
+			}
+		case yaml.SequenceNode:
+			for i, item := range n.Content {
+				p := fmt.Sprintf("%s[%d]", path, i)
+				lines[p] = item.Line
+				walk(p, item)
+			}
+		}
+	}
+	walk("", root.Content[0])
+	return lines
+}
+
+func (c *Config) compile(lines map[string]int) error {
+	at := func(path, format string, args ...any) error {
+		text := strings.ReplaceAll(fmt.Sprintf(format, args...), wire.ErrMalformed.Error()+": ", "")
+		// A missing key has no line; its nearest parent does.
+		for p := path; p != ""; {
+			if n, ok := lines[p]; ok {
+				return fmt.Errorf("line %d: %s: %s", n, path, text)
+			}
+			cut := strings.LastIndexAny(p, ".[")
+			if cut < 0 {
+				break
+			}
+			p = p[:cut]
+		}
+		return fmt.Errorf("%s: %s", path, text)
+	}
+	if c.Host == "" {
+		return at("host", "is missing; it is the relay's name, which stands in each ID token's audience")
+	}
+	if err := wire.CheckRelayName(c.Host); err != nil {
+		return at("host", "%q: %v", wire.Clean(c.Host, 80), err)
+	}
+	if c.Data == "" && c.NATS == nil {
+		return at("data", "is missing; it is the directory for the relay's record")
+	}
+	if c.Data == "" {
+		return at("data", "is missing; it is the directory for the administration socket")
+	}
+	switch c.Names {
+	case "", "shown", "hidden":
+	default:
+		return at("names", "is %q; use shown (the default) or hidden", wire.Clean(c.Names, 40))
+	}
+	if c.Limits.Wait == 0 {
+		c.Limits.Wait = Duration(wire.LongestWait)
+	}
+	if time.Duration(c.Limits.Wait) > wire.LongestWait {
+		return at("limits.wait", "is longer than %s, the protocol's limit", wire.LongestWait)
+	}
+	if c.Limits.Retention == 0 {
+		c.Limits.Retention = Duration(minRetention)
+	}
+	if time.Duration(c.Limits.Retention) < minRetention {
+		return at("limits.retention", "is shorter than %s; the record is what refuses a request the second time", minRetention)
+	}
+	if c.Limits.Store == 0 {
+		c.Limits.Store = 1 << 30
+	}
+	if c.Limits.Store < 16<<20 {
+		return at("limits.store", "is less than 16 MiB")
+	}
+	if err := c.checkListen(at); err != nil {
+		return err
+	}
+	if err := c.checkNATS(at); err != nil {
+		return err
+	}
+	if err := c.compileIssuers(at); err != nil {
+		return err
+	}
+	return c.compileProjects(at)
+}
+
+const (
+	minRetention = 30 * 24 * time.Hour
+	maxIssuers   = 100
+)
+
+func (c *Config) checkListen(at func(string, string, ...any) error) error {
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		return at("tls", "needs both cert and key")
+	}
+	secure := c.TLS.Cert != ""
+	if c.NATS != nil {
+		if c.Listen.NATS != "" || c.Listen.WebSocket != "" {
+			return at("listen", "nats and websocket are the external server's to listen on; remove them, or remove `nats`")
+		}
+		if secure || len(c.Listen.Origins) > 0 || c.Listen.Plain {
+			return at("nats", "an external server has its own certificate and WebSocket settings; remove tls and listen, or remove `nats`")
+		}
+		return nil
+	}
+	if c.Listen.NATS == "" {
+		return at("listen.nats", "is missing; write host:port, for example 0.0.0.0:4222")
+	}
+	for _, l := range []struct{ key, addr string }{{"listen.nats", c.Listen.NATS}, {"listen.websocket", c.Listen.WebSocket}} {
+		if l.addr == "" {
+			continue
+		}
+		host, _, err := splitPort(l.addr)
+		if err != nil {
+			return at(l.key, "%q is not host:port", wire.Clean(l.addr, 80))
+		}
+		plain := !secure || c.Listen.Plain && l.key == "listen.websocket"
+		if plain && !isLoopback(host) {
+			if secure {
+				return at(l.key, "plain-websocket is for a proxy on the same machine: listen on 127.0.0.1, not on %q", wire.Clean(host, 80))
+			}
+			return at(l.key, "%q can be reached from outside, but there is no TLS: ID tokens would travel in plain text; set tls.cert and tls.key, or listen on 127.0.0.1", wire.Clean(l.addr, 80))
+		}
+	}
+	if len(c.Listen.Origins) > 0 && c.Listen.WebSocket == "" {
+		return at("listen.origins", "are for listen.websocket, which is missing")
+	}
+	for i, o := range c.Listen.Origins {
+		// nats-server leaves out what it cannot read, and a list that is empty
+		// then lets every page of every host in.
+		u, err := url.Parse(o)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || o != u.Scheme+"://"+u.Host {
+			return at(fmt.Sprintf("listen.origins[%d]", i), "%q is not an origin as browsers send it; write https://host or https://host:port", wire.Clean(o, 80))
+		}
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func (c *Config) checkNATS(at func(string, string, ...any) error) error {
+	n := c.NATS
+	if n == nil {
+		return nil
+	}
+	if n.URL == "" {
+		return at("nats.url", "is missing; remove `nats` to run the embedded server")
+	}
+	for _, u := range strings.Split(n.URL, ",") {
+		scheme, rest, ok := strings.Cut(u, "://")
+		host, _, err := net.SplitHostPort(rest)
+		switch {
+		case !ok || err != nil:
+			return at("nats.url", "%q is not scheme://host:port", wire.Clean(u, 80))
+		case scheme == "tls":
+		case scheme == "nats" && isLoopback(host):
+		default:
+			return at("nats.url", "%q: use tls:// (nats:// is plain text, for loopback only)", wire.Clean(u, 80))
+		}
+	}
+	for _, cr := range []struct {
+		key string
+		c   Credential
+	}{{"nats.callout", n.Callout}, {"nats.client", n.Client}, {"nats.store", n.Store}, {"nats.system", n.System}} {
+		if (cr.c.NKey == "") == (cr.c.Creds == "") {
+			return at(cr.key, "needs one of nkey (a seed file) and creds (a credentials file)")
+		}
+	}
+	if n.Issuer == "" {
+		return at("nats.issuer", "is missing; it is the file with the seed that signs the callout's answers (auth_callout.issuer is its public key)")
+	}
+	if n.Account == "" {
+		n.Account = "CFA"
+	}
+	// The callout places users by this name, and the server lets it: nothing but
+	// this check keeps a typing error from placing jobs into the system account.
+	if strings.EqualFold(n.Account, "SYS") || strings.EqualFold(n.Account, "$SYS") {
+		return at("nats.account", "is the system account; jobs and responders must have one of their own")
+	}
+	if nkeys.IsValidPublicAccountKey(n.Account) {
+		return at("nats.account", "is an account's key; servers in operator mode are not supported yet, use accounts by name (config mode)")
+	}
+	if n.Replicas == 0 {
+		n.Replicas = 3
+	}
+	if n.Replicas != 1 && n.Replicas != 3 && n.Replicas != 5 {
+		return at("nats.replicas", "is %d; use 1, 3 or 5", n.Replicas)
+	}
+	return nil
+}
+
+func (c *Config) compileIssuers(at func(string, string, ...any) error) error {
+	if len(c.Issuers) == 0 {
+		return at("issuers", "is missing; name the CIs whose ID tokens are accepted, for example [github]")
+	}
+	if len(c.Issuers) > maxIssuers {
+		return at("issuers", "has %d entries; at most %d are allowed", len(c.Issuers), maxIssuers)
+	}
+	for i, e := range c.Issuers {
+		path := fmt.Sprintf("issuers[%d]", i)
+		p := ci.Find(e.Provider)
+		if p == nil {
+			var known []string
+			for _, p := range ci.Providers {
+				known = append(known, p.Name)
+			}
+			return at(path, "%q is no CI that this relay knows (%s)", wire.Clean(e.Provider, 40), strings.Join(known, ", "))
+		}
+		url := e.URL
+		if url == "" {
+			url = p.Issuer
+		}
+		if url == "" {
+			return at(path, "%s has no issuer of its own for all; give its url", p.Title)
+		}
+		name := e.Name
+		if name == "" {
+			name = e.Provider
+		}
+		c.issuers = append(c.issuers, trust.Issuer{Name: name, Provider: p, URL: url, Algs: e.Algs})
+		// Also finds one that stands there twice; what is checked at the start
+		// only would be a file that passes `check` and does not serve.
+		if _, err := trust.NewKeys(c.issuers, trust.KeysOptions{}); err != nil {
+			return at(path, "%v", err)
+		}
+	}
+	return nil
+}
+
+func (c *Config) compileProjects(at func(string, string, ...any) error) error {
+	if len(c.Projects) == 0 {
+		return at("projects", "is missing; without a project nobody can ask")
+	}
+	rules := map[string][]trust.Rule{}
+	c.desks = map[string]*desk{}
+	bySign := map[string]string{}
+	names := make([]string, 0, len(c.Projects))
+	for name := range c.Projects {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		p := c.Projects[name]
+		path := "projects." + name
+		if err := wire.CheckProject(name); err != nil {
+			return at(path, "%v", err)
+		}
+		if len(p.CI) == 0 {
+			return at(path+".ci", "is empty; without a rule no job can ask")
+		}
+		if p.Attempts == 0 {
+			p.Attempts = 5
+		}
+		if p.Attempts < 1 || p.Attempts > 100 {
+			return at(path+".attempts", "is %d; use 1 to 100", p.Attempts)
+		}
+		c.Projects[name] = p
+		rules[name] = p.CI
+		if len(p.Responders) == 0 {
+			return at(path+".responders", "is empty; without a responder nobody can answer")
+		}
+		for i, r := range p.Responders {
+			where := fmt.Sprintf("%s.responders[%d]", path, i)
+			if r.Name == "" || len(r.Name) > 64 || wire.Clean(r.Name, 64) != r.Name {
+				return at(where+".name", "is missing, longer than 64 characters or holds characters that could deceive a reader")
+			}
+			if err := wire.CheckConnectKey(r.Connect); err != nil {
+				return at(where+".connect", "%v; cfa-responder keygen prints it", err)
+			}
+			if err := wire.CheckSigningKey(r.Sign); err != nil {
+				return at(where+".sign", "%v; cfa-responder keygen prints it", err)
+			}
+			d := c.desks[r.Connect]
+			if d == nil {
+				d = &desk{connect: r.Connect, sign: r.Sign, name: r.Name}
+				c.desks[r.Connect] = d
+			}
+			// One person, one pair of keys: else approvals by "two people"
+			// could both come from one machine.
+			if d.sign != r.Sign || d.name != r.Name {
+				return at(where, "the connecting key stands elsewhere with another name or signing key")
+			}
+			if other, ok := bySign[r.Sign]; ok && other != r.Connect {
+				return at(where, "the signing key stands elsewhere with another connecting key")
+			}
+			bySign[r.Sign] = r.Connect
+			if slices.Contains(d.projects, name) {
+				return at(where, "%s stands twice in this project", r.Name)
+			}
+			d.projects = append(d.projects, name)
+		}
+	}
+	policy, err := trust.Compile(rules, c.issuers)
+	if err != nil {
+		return err
+	}
+	c.policy = policy
+	return nil
+}
+
+// enrolled says who can answer in a project, in the file's order.
+func (c *Config) enrolled(project string) []Responder { return c.Projects[project].Responders }
+
+// Inspect says what a relay with this configuration would say of an ID token,
+// without a relay or a job: it fetches the issuers' keys and nothing else.
+func (c *Config) Inspect(ctx context.Context, token string) (trust.Inspection, error) {
+	keys, err := trust.NewKeys(c.allIssuers(), trust.KeysOptions{})
+	if err != nil {
+		return trust.Inspection{}, err
+	}
+	v := trust.NewVerifier(c.Host, keys, trust.Options{AllowUnbound: true})
+	return v.Inspect(ctx, token, c.policy), nil
+}
+
+// CheckFiles reads the files that the configuration names and that a relay could
+// not start without.
+func (c *Config) CheckFiles() error {
+	if n := c.NATS; n != nil {
+		seeds := []struct{ what, path string }{{"nats.issuer", n.Issuer}, {"nats.xkey", n.XKey},
+			{"nats.callout.nkey", n.Callout.NKey}, {"nats.client.nkey", n.Client.NKey}, {"nats.store.nkey", n.Store.NKey}, {"nats.system.nkey", n.System.NKey}}
+		for _, f := range seeds {
+			if f.path == "" {
+				continue
+			}
+			if _, err := seedFile(f.what, f.path); err != nil {
+				return err
+			}
+		}
+		creds := []struct{ what, path string }{{"nats.callout.creds", n.Callout.Creds}, {"nats.client.creds", n.Client.Creds}, {"nats.store.creds", n.Store.Creds}, {"nats.system.creds", n.System.Creds}}
+		for _, f := range creds {
+			if f.path == "" {
+				continue
+			}
+			if err := private(f.what, f.path, 0o077); err != nil {
+				return err
+			}
+		}
+		if n.CAFile != "" {
+			if _, err := os.Stat(n.CAFile); err != nil {
+				return fmt.Errorf("nats.ca-file: %w", err)
+			}
+		}
+		return nil
+	}
+	if c.TLS.Cert == "" {
+		return nil
+	}
+	_, err := serverCertificate(c.TLS, slog.New(slog.DiscardHandler))
+	return err
+}
+
+// allIssuers are those that the file names, and those that follow from ids in
+// its rules.
+func (c *Config) allIssuers() []trust.Issuer {
+	return slices.Concat(c.issuers, c.policy.Issuers())
+}

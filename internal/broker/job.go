@@ -1,0 +1,321 @@
+package broker
+
+// A job's messages. The main job of the relay is [Relay.ask]: everything between
+// a request arriving and its humans being told, in order.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/continuousauth/action/internal/lifecycle"
+	"github.com/continuousauth/action/internal/trust"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+func (r *Relay) jobMessage(ctx context.Context, key, verb string, data []byte) (wire.Reply, error) {
+	switch verb {
+	case wire.VerbRequest:
+		var m wire.RequestMessage
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.ask(ctx, key, m)
+	case wire.VerbState:
+		var m wire.StateQuery
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.state(ctx, key)
+	case wire.VerbAlive:
+		var m wire.AliveMessage
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.alive(ctx, key, m)
+	case wire.VerbGot, wire.VerbRejected, wire.VerbNext, wire.VerbDone, wire.VerbCancel:
+		var m wire.StepMessage
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.step(ctx, key, verb, m.Step)
+	}
+	return wire.Reply{}, refuse(wire.RefusedMalformed, "this relay knows no such message of a job", "upgrade the older of the two sides")
+}
+
+// ask takes a request: proves the job, applies the project's rules, records it
+// and tells the humans. The same request again is answered with its state.
+func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wire.Reply, error) {
+	rules := r.rules.Load()
+	c := rules.config
+
+	job, err := rules.verifier.Verify(ctx, trust.Evidence{Key: key, Token: m.Token, Request: &m.Request})
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	rule, err := c.policy.Match(job.Request.Project, job)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	if !job.Bound {
+		if err := r.store.claimToken(ctx, job.TokenID, key); err != nil {
+			return wire.Reply{}, err
+		}
+	}
+	// What was asked before is not judged by today's clock: a job that
+	// reconnects late must still learn how its request ended.
+	known, err := r.store.last(ctx, key)
+	switch {
+	case err == nil && known.rec.Digest == job.Digest.String():
+		r.back(known)
+		return r.reply(known), nil
+	case err != nil && !errors.Is(err, errUnknown):
+		return wire.Reply{}, err
+	}
+	if !r.store.room() {
+		return wire.Reply{}, refuse(wire.RefusedBusy, "the relay's store is nearly full, and the rest is kept for requests that are open", "tell the relay's administrator")
+	}
+	if err := r.suitable(c, job.Request); err != nil {
+		return wire.Reply{}, err
+	}
+	approvals := max(job.Request.Approvals, 1)
+	after, err := r.store.transition(ctx, key, lifecycle.Ask{
+		Key: key, Digest: job.Digest.String(),
+		Project: job.Request.Project, Rule: rule, Group: job.Facts.Group, Kind: job.Request.Ask,
+		Request: m.Request.Encode(), Deadline: r.deadline(job.Request),
+		Attempts: c.Projects[job.Request.Project].Attempts, Approvals: approvals,
+	})
+	if err != nil && !errors.Is(err, lifecycle.ErrSame) {
+		return wire.Reply{}, err
+	}
+	after.accepts = acceptableOf(&job.Request)
+	r.store.know(key, after.accepts)
+	r.log.Info("decision", "what", "request", "key", key, "digest", job.Digest.String(), "project", job.Request.Project, "rule", rule, "outcome", "accepted",
+		"issuer", job.Issuer.URL, "repository", wire.CleanName(job.Facts.Repository, 200), "workflow", wire.CleanName(job.Facts.WorkflowFile, 200), "ref", wire.CleanName(job.Facts.Ref, 200), "run", wire.CleanName(job.Facts.RunID, 40))
+	r.changed(after.rec.Project, key, after.seq)
+	return r.reply(after), nil
+}
+
+// deadline is the request's, cut to the longest wait by this relay's clock: a
+// job whose clock is some seconds ahead is not refused for it.
+func (r *Relay) deadline(q wire.Request) int64 {
+	return min(time.Unix(q.Deadline, 0).UnixMilli(), r.now().Add(lifecycle.LongestWait).UnixMilli())
+}
+
+// suitable checks what depends on this relay's file rather than on the proof.
+func (r *Relay) suitable(c *Config, q wire.Request) error {
+	now := r.now()
+	left := time.Unix(q.Deadline, 0).Sub(now)
+	limit := time.Duration(c.Limits.Wait)
+	if left <= 0 {
+		return refuse(wire.RefusedLimit, "the request's deadline has passed", "is the job's clock right?")
+	}
+	// A minute's grace: the deadline was made before the ID token was fetched.
+	if left > limit+time.Minute {
+		return refuse(wire.RefusedLimit, fmt.Sprintf("the request would wait for %s, longer than this relay allows (%s)", left.Round(time.Minute), limit), fmt.Sprintf("set a timeout of at most %s", limit))
+	}
+	if made := time.Unix(q.Made, 0).Sub(now); made > 5*time.Minute || made < -15*time.Minute {
+		return refuse(wire.RefusedLimit, "the request was not made just now", "is the job's clock right?")
+	}
+	if len(q.Responders) > 0 {
+		able := 0
+		for _, e := range c.enrolled(q.Project) {
+			if slices.Contains(q.Responders, e.Sign) {
+				able++
+			}
+		}
+		if able < max(q.Approvals, 1) {
+			return refuse(wire.RefusedPolicy, "too few of the responders that this request accepts are enrolled for the project",
+				"compare the workflow's `responders` with `projects."+q.Project+".responders` in the relay's file")
+		}
+	}
+	return nil
+}
+
+// state answers "I am here, and have revision r".
+func (r *Relay) state(ctx context.Context, key string) (wire.Reply, error) {
+	e, err := r.store.last(ctx, key)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	r.back(e)
+	return r.reply(e), nil
+}
+
+// back is called where a job may just have come back: whoever holds the sealed
+// answer that it has missed sends it again when told that something happened.
+func (r *Relay) back(e entry) {
+	if e.rec.State == lifecycle.StateAnswered {
+		r.push(wire.ProjectSubject(e.rec.Project), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+	}
+}
+
+// alive passes the job's proof of life on to the responder that asked for it.
+func (r *Relay) alive(ctx context.Context, key string, m wire.AliveMessage) (wire.Reply, error) {
+	a, err := wire.Open[wire.Alive](m.Alive, key)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	if len(m.Token) > wire.MaxToken {
+		return wire.Reply{}, refuse(wire.RefusedMalformed, "the ID token is too long", "")
+	}
+	e, err := r.current(ctx, key, a.Digest)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	d := r.rules.Load().config.desks[a.Connect]
+	if d == nil || d.sign != a.Responder || !slices.Contains(d.projects, e.rec.Project) {
+		return wire.Reply{}, refuse(wire.RefusedNotYours, "no responder of this project has asked for that", "")
+	}
+	if !r.alives.allow(key+d.connect, r.now()) {
+		return wire.Reply{}, refuse(wire.RefusedTooSoon, "this responder was answered a moment ago", "")
+	}
+	r.push(wire.HintSubject(d.connect), wire.Hint{Hint: wire.HintAlive, Key: key, Rev: e.seq, Envelope: &m.Alive, Token: m.Token})
+	return r.reply(e), nil
+}
+
+// step records what the job has signed: got, rejected, next, done or cancel.
+func (r *Relay) step(ctx context.Context, key, verb string, env wire.Envelope) (wire.Reply, error) {
+	raw := json.RawMessage(env.Encode())
+	var in lifecycle.Input
+	var digest wire.Digest
+	var err error
+	switch verb {
+	case wire.VerbGot:
+		var b wire.Got
+		b, err = wire.Open[wire.Got](env, key)
+		digest, in = b.Digest, lifecycle.Got{Attempt: b.Attempt, Sealed: b.Sealed.String(), Envelope: raw}
+	case wire.VerbRejected:
+		var b wire.Rejected
+		b, err = wire.Open[wire.Rejected](env, key)
+		digest, in = b.Digest, lifecycle.Reject{Attempt: b.Attempt, Why: b.Why, Shut: b.Shut, Envelope: raw}
+	case wire.VerbNext:
+		var b wire.Next
+		b, err = wire.Open[wire.Next](env, key)
+		digest, in = b.Digest, lifecycle.Next{Attempt: b.Attempt, Envelope: raw}
+	case wire.VerbDone:
+		var b wire.Done
+		b, err = wire.Open[wire.Done](env, key)
+		digest, in = b.Digest, lifecycle.Done{Outcome: b.Outcome, Envelope: raw}
+	case wire.VerbCancel:
+		var b wire.Cancel
+		b, err = wire.Open[wire.Cancel](env, key)
+		digest, in = b.Digest, lifecycle.Cancel{Why: b.Why, Envelope: raw}
+	}
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	if _, err := r.current(ctx, key, digest); err != nil {
+		return wire.Reply{}, err
+	}
+	after, err := r.store.transition(ctx, key, in)
+	if errors.Is(err, lifecycle.ErrSame) {
+		return r.reply(after), nil
+	}
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	r.decided(verb, after)
+	r.changed(after.rec.Project, key, after.seq)
+	return r.reply(after), nil
+}
+
+// current is the request that digest means, as this relay last saw it: good for
+// checking what never changes in a request, and for nothing else.
+func (r *Relay) current(ctx context.Context, key string, digest wire.Digest) (entry, error) {
+	e, err := r.known(ctx, key)
+	if err == nil && e.rec.Digest != digest.String() {
+		return entry{}, errOther
+	}
+	return e, err
+}
+
+// known is the request that key names, as this relay last saw it.
+func (r *Relay) known(ctx context.Context, key string) (entry, error) {
+	if e, ok := r.store.recent(key); ok {
+		return e, nil
+	}
+	return r.store.last(ctx, key)
+}
+
+var errOther = refuse(wire.RefusedKeyUsed, "this key names another request", "")
+
+// decided logs one decision: who, what, which rule, how it stands.
+func (r *Relay) decided(what string, e entry) {
+	r.log.Info("decision", "what", what, "key", e.rec.Key, "digest", e.rec.Digest, "project", e.rec.Project, "rule", e.rec.Rule,
+		"attempt", e.rec.Attempt, "outcome", string(e.rec.State), "by", e.rec.By, "why", wire.Clean(e.rec.Why, 200))
+}
+
+func (r *Relay) reply(e entry) wire.Reply {
+	s := r.view(e)
+	return wire.Reply{State: &s}
+}
+
+// view is what the relay says of a request.
+func (r *Relay) view(e entry) wire.State {
+	c := r.rules.Load().config
+	hidden := c.Names == "hidden"
+	s := wire.State{
+		Rev: e.seq, State: string(e.rec.State), Attempt: e.rec.Attempt, Reason: e.rec.Reason,
+		Deadline: e.rec.Deadline / 1000, Why: e.rec.Why, Sealed: e.rec.Sealed,
+	}
+	if !hidden {
+		s.By = e.rec.ByName
+	}
+	answerers, err := e.answerers()
+	if err != nil { // the store is damaged: nobody is on call for that
+		return s
+	}
+	for _, p := range c.enrolled(e.rec.Project) {
+		if !answerers.takes(p.Sign) || slices.Contains(e.rec.Shut, p.Sign) {
+			continue
+		}
+		s.Enrolled++
+		if !r.onCall(p.Connect) {
+			continue
+		}
+		s.Ready++
+		if !hidden {
+			s.OnCall = append(s.OnCall, p.Name)
+		}
+	}
+	for _, o := range e.rec.Opened {
+		if o.Attempt != e.rec.Attempt {
+			continue
+		}
+		name := o.Name
+		if hidden {
+			name = "a responder"
+		}
+		s.Opened = append(s.Opened, name)
+	}
+	switch e.rec.State {
+	case lifecycle.StateAnswered, lifecycle.StateDelivered:
+		if env, err := wire.DecodeEnvelope(e.rec.Answer); err == nil {
+			s.Answer = &env
+		}
+	case lifecycle.StateDone:
+		// A signed yes is all that an approval brings, and its job checks it.
+		if n := len(e.rec.Yes); n > 0 && e.rec.Kind == lifecycle.KindApproval {
+			if env, err := wire.DecodeEnvelope(e.rec.Yes[n-1].Envelope); err == nil {
+				s.Answer = &env
+			}
+		}
+	case lifecycle.StateDeclined:
+		if env, err := wire.DecodeEnvelope(e.rec.Cause); err == nil {
+			s.Decline = &env
+		}
+	}
+	return s
+}
+
+// onCall says whether a responder was heard from lately: each re-reads every 15 s.
+func (r *Relay) onCall(connect string) bool {
+	r.heard.mu.Lock()
+	at, ok := r.heard.at[connect]
+	r.heard.mu.Unlock()
+	return ok && r.now().Sub(at) < 3*wire.ReRead && !r.conns.gone(connect, at)
+}

@@ -1,0 +1,458 @@
+package broker
+
+// The NATS side: an embedded server, or one that exists. Either way the relay
+// has four connections, one for each account it acts in, and clients come in
+// through the auth callout.
+//
+//	SYS    who is connected; closing connections
+//	AUTH   the callout, and nothing else
+//	CFA    jobs, responders and the relay; no JetStream
+//	STORE  the relay's stream; nobody else is ever placed there
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/continuousauth/action/internal/wire"
+)
+
+type network struct {
+	server                          *server.Server // nil: external
+	callout, client, store, system  *nats.Conn
+	issuer                          nkeys.KeyPair // signs the callout's answers
+	xkey                            nkeys.KeyPair // nil: callout in the clear, in this process
+	account                         string        // where jobs and responders are placed
+	secure                          bool
+	listenHost                      string
+	webSocketHost, webSocketProfile string
+	once                            sync.Once // of close
+}
+
+func (r *Relay) openNetwork(ctx context.Context, c *Config) (*network, error) {
+	if c.NATS != nil {
+		return joinNetwork(ctx, c, r.log)
+	}
+	return embedNetwork(ctx, c, r.log)
+}
+
+// embedNetwork runs a server in this process. Its keys are made anew at each
+// start and never leave memory.
+func embedNetwork(ctx context.Context, c *Config, log *slog.Logger) (_ *network, err error) {
+	n := &network{account: "CFA", secure: c.TLS.Cert != ""}
+	kp, err := nkeys.CreateAccount()
+	if err != nil {
+		return nil, err
+	}
+	if n.issuer, err = newSigner(kp); err != nil {
+		return nil, err
+	}
+	issuer, err := n.issuer.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	accounts := map[string]*server.Account{}
+	opts := &server.Options{
+		ServerName: "cfa-relay", NoSigs: true, NoLog: true,
+		AlwaysEnableNonce: true,
+		// An ID token travels in CONNECT; the default of 4 KiB cuts long ones off.
+		MaxControlLine: 32 << 10,
+		MaxPayload:     256 << 10,
+		// Counted from the TCP connect, queueing for the callout included: with
+		// the default of 2 s a thousand simultaneous jobs refuse each other.
+		AuthTimeout: 30,
+		// A first PING after 2 s would reach those that still queue, and their
+		// NATS clients take nothing but a PONG there: they would give up.
+		DisableShortFirstPing: true,
+		LameDuckDuration:      400 * time.Millisecond, // see close
+		LameDuckGracePeriod:   300 * time.Millisecond,
+		MaxConn:               64 << 10,
+		JetStream:             true,
+		StoreDir:              filepath.Join(c.Data, "store"),
+		SyncAlways:            true, // the default forgets two minutes of acknowledged writes when power fails
+		SystemAccount:         "SYS",
+	}
+	// In the server's own words, because its Go types have no limits of an
+	// account, and it does not apply those of a user that a callout has minted.
+	if err := opts.ProcessConfigString(fmt.Sprintf("accounts { SYS {}, AUTH {}, STORE {}, CFA { limits { max_payload: %d, max_subscriptions: %d } } }", wire.MaxMessage, clientSubscriptions)); err != nil {
+		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	for _, a := range opts.Accounts {
+		accounts[a.Name] = a
+	}
+	callout := &server.AuthCallout{Issuer: issuer, Account: "AUTH", AllowedAccounts: []string{"CFA"}}
+	users := map[string]nkeys.KeyPair{}
+	for _, name := range []string{"SYS", "AUTH", "CFA", "STORE"} {
+		kp, err := nkeys.CreateUser()
+		if err != nil {
+			return nil, err
+		}
+		pub, err := kp.PublicKey()
+		if err != nil {
+			return nil, err
+		}
+		users[name] = kp
+		opts.Nkeys = append(opts.Nkeys, &server.NkeyUser{Nkey: pub, Account: accounts[name]})
+		callout.AuthUsers = append(callout.AuthUsers, pub)
+	}
+	opts.AuthCallout = callout
+	if opts.Host, opts.Port, err = splitPort(c.Listen.NATS); err != nil {
+		return nil, err
+	}
+	n.listenHost = opts.Host
+	var serverTLS *tls.Config
+	if n.secure {
+		if serverTLS, err = serverCertificate(c.TLS, log); err != nil {
+			return nil, err
+		}
+		opts.TLS, opts.TLSConfig, opts.TLSHandshakeFirst, opts.TLSTimeout = true, serverTLS, true, 10
+	}
+	if c.Listen.WebSocket != "" {
+		host, port, err := splitPort(c.Listen.WebSocket)
+		if err != nil {
+			return nil, err
+		}
+		n.webSocketHost = host
+		n.webSocketProfile = "wss"
+		opts.Websocket = server.WebsocketOpts{
+			Host: host, Port: port, TLSConfig: serverTLS, HandshakeTimeout: 10 * time.Second,
+			// Browsers send an Origin, and only those listed may; without a
+			// list no page of another host may use a visitor's network.
+			AllowedOrigins: c.Listen.Origins, SameOrigin: len(c.Listen.Origins) == 0,
+		}
+		if !n.secure || c.Listen.Plain {
+			opts.Websocket.NoTLS, opts.Websocket.TLSConfig = true, nil
+			n.webSocketProfile = "ws"
+		}
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	n.server = srv
+	fatal := make(chan string, 1)
+	srv.SetLogger(natsLog{log, fatal}, false, false)
+	srv.Start()
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	ready := make(chan bool, 1)
+	go func() { ready <- srv.ReadyForConnections(20 * time.Second) }()
+	select {
+	case ok := <-ready:
+		if !ok {
+			return nil, fmt.Errorf("embedded NATS server does not listen on %s", c.Listen.NATS)
+		}
+	case why := <-fatal:
+		return nil, errors.New("embedded " + why)
+	}
+	// The server has made accounts of its own from those in the options.
+	storeAccount, err := srv.LookupAccount("STORE")
+	if err == nil {
+		err = storeAccount.EnableJetStream(nil, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	for name, conn := range map[string]**nats.Conn{"SYS": &n.system, "AUTH": &n.callout, "CFA": &n.client, "STORE": &n.store} {
+		pub, _ := users[name].PublicKey()
+		if *conn, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("cfa-relay "+name), nats.NoEcho(),
+			nats.Nkey(pub, users[name].Sign), nats.MaxReconnects(-1), quietErrors(log)); err != nil {
+			return nil, fmt.Errorf("embedded NATS server, account %s: %w", name, err)
+		}
+	}
+	return n, nil
+}
+
+// joinNetwork connects to servers that exist, with a user in each account.
+func joinNetwork(ctx context.Context, c *Config, log *slog.Logger) (_ *network, err error) {
+	n := &network{account: c.NATS.Account, secure: strings.HasPrefix(c.NATS.URL, "tls://")}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	kp, err := seedFile("nats.issuer", c.NATS.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if n.issuer, err = newSigner(kp); err != nil {
+		return nil, err
+	}
+	if c.NATS.XKey != "" {
+		if n.xkey, err = seedFile("nats.xkey", c.NATS.XKey); err != nil {
+			return nil, err
+		}
+	}
+	for name, u := range map[string]struct {
+		cred Credential
+		conn **nats.Conn
+	}{
+		"system":  {c.NATS.System, &n.system},
+		"callout": {c.NATS.Callout, &n.callout},
+		"client":  {c.NATS.Client, &n.client},
+		"store":   {c.NATS.Store, &n.store},
+	} {
+		auth, err := u.cred.option("nats." + name)
+		if err != nil {
+			return nil, err
+		}
+		opts := []nats.Option{auth, nats.Name("cfa-relay " + name), nats.NoEcho(), nats.MaxReconnects(-1), nats.Timeout(10 * time.Second), nats.IgnoreAuthErrorAbort(), quietErrors(log)}
+		if n.secure {
+			opts = append(opts, nats.TLSHandshakeFirst(), nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
+			if c.NATS.CAFile != "" {
+				opts = append(opts, nats.RootCAs(c.NATS.CAFile))
+			}
+		}
+		if *u.conn, err = nats.Connect(c.NATS.URL, opts...); err != nil {
+			return nil, fmt.Errorf("join NATS at %s as nats.%s: %w", c.NATS.URL, name, err)
+		}
+	}
+	if err := n.checkAccounts(ctx); err != nil {
+		return nil, err
+	}
+	return n, ctx.Err()
+}
+
+// checkAccounts asks the server where the relay's four users are. Without it a
+// mistake would be silent: in the wrong account nobody's messages are heard, and
+// nobody's connections are seen, so that none would be closed.
+func (n *network) checkAccounts(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	users := map[string]string{}
+	for _, u := range []struct {
+		name string
+		conn *nats.Conn
+	}{{"nats.system", n.system}, {"nats.callout", n.callout}, {"nats.client", n.client}, {"nats.store", n.store}} {
+		var info struct {
+			Data struct {
+				Account string `json:"account"`
+			} `json:"data"`
+		}
+		m, err := u.conn.RequestWithContext(ctx, "$SYS.REQ.USER.INFO", nil)
+		if err == nil {
+			err = json.Unmarshal(m.Data, &info)
+		}
+		if err != nil {
+			return fmt.Errorf("which account is %s a user of? %w", u.name, err)
+		}
+		account := info.Data.Account
+		if other, twice := users[account]; twice {
+			return fmt.Errorf("%s and %s are both users of the account %s; each needs one of its own", other, u.name, account)
+		}
+		users[account] = u.name
+		if u.conn == n.client && account != n.account {
+			return fmt.Errorf("nats.client is a user of the account %s, but jobs and responders are placed in %s (nats.account)", account, n.account)
+		}
+	}
+	// Only the system account hears this.
+	if _, err := n.system.RequestWithContext(ctx, "$SYS.REQ.SERVER.PING", nil); err != nil {
+		return fmt.Errorf("nats.system is not a user of the server's system account, without which no connection can be closed: %w", err)
+	}
+	return nil
+}
+
+func (c Credential) option(what string) (nats.Option, error) {
+	if c.Creds != "" {
+		if _, err := os.Stat(c.Creds); err != nil {
+			return nil, fmt.Errorf("%s.creds: %w", what, err)
+		}
+		return nats.UserCredentials(c.Creds), nil
+	}
+	kp, err := seedFile(what+".nkey", c.NKey)
+	if err != nil {
+		return nil, err
+	}
+	pub, err := kp.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%s.nkey: %w", what, err)
+	}
+	return nats.Nkey(pub, kp.Sign), nil
+}
+
+// private refuses a file with a secret that more people can read than its owner
+// (and, where mode allows it, its group).
+func private(what, path string, mode os.FileMode) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&mode != 0 {
+		return fmt.Errorf("%s: %s can be read by others (mode %04o); run: chmod 600 %s", what, path, info.Mode().Perm(), path)
+	}
+	return nil
+}
+
+func seedFile(what, path string) (nkeys.KeyPair, error) {
+	if err := private(what, path, 0o077); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	defer clear(data)
+	kp, err := nkeys.ParseDecoratedNKey(data)
+	if err != nil {
+		if kp, err = nkeys.FromCurveSeed([]byte(strings.TrimSpace(string(data)))); err != nil {
+			return nil, fmt.Errorf("%s: %s holds no nkey seed", what, path)
+		}
+	}
+	return kp, nil
+}
+
+func splitPort(addr string) (string, int, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not host:port", addr)
+	}
+	p, err := strconv.Atoi(port)
+	if err != nil || p < 0 || p > 65535 {
+		return "", 0, fmt.Errorf("%q has no port number", addr)
+	}
+	if p == 0 {
+		p = server.RANDOM_PORT
+	}
+	return host, p, nil
+}
+
+func quietErrors(log *slog.Logger) nats.Option {
+	return nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+		subject := ""
+		if s != nil {
+			subject = s.Subject
+		}
+		log.Warn("NATS", "subject", subject, "error", err)
+	})
+}
+
+func (n *network) clientURL() string {
+	if n.server == nil {
+		return n.client.ConnectedUrl()
+	}
+	scheme := "nats"
+	if n.secure {
+		scheme = "tls"
+	}
+	addr, ok := n.server.Addr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	return scheme + "://" + net.JoinHostPort(n.listenHost, strconv.Itoa(addr.Port))
+}
+
+func (n *network) webSocketURL() string {
+	if n.server == nil || n.webSocketProfile == "" {
+		return ""
+	}
+	// The server says where it listens, also where the port was its choice.
+	if ports := n.server.PortsInfo(time.Second); ports != nil {
+		for _, p := range ports.WebSocket {
+			if _, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(p, "wss://"), "ws://")); err == nil {
+				return n.webSocketProfile + "://" + net.JoinHostPort(n.webSocketHost, port)
+			}
+		}
+	}
+	return ""
+}
+
+// quiet stops taking new messages. The callout goes on: whom it does not answer
+// keeps an embedded server from ending.
+func (n *network) quiet() {
+	if n.client != nil {
+		if err := n.client.Drain(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+			n.client.Close()
+		}
+	}
+}
+
+// closeWithin bounds the wait for connections that the callout was asked about
+// in the server's last moment: they would hold it up for the auth timeout. Its
+// store is closed before them.
+const closeWithin = 5 * time.Second
+
+// ownConnections are the relay's own, one for each account.
+const ownConnections = 4
+
+func (n *network) close() { n.once.Do(n.closeOnce) }
+
+func (n *network) closeOnce() {
+	if n.server != nil {
+		if n.callout != nil {
+			n.callout.FlushTimeout(time.Second) // its last answers must be there first
+		}
+		ended := make(chan struct{})
+		go func() {
+			// By way of the lame duck, which closes the door and then the
+			// connections first: a server that is asked to let somebody in while
+			// it shuts down fails with a nil pointer (2.15.2), and with it this
+			// process.
+			if n.server.NumClients() > ownConnections {
+				n.server.LameDuckShutdown()
+			}
+			n.server.Shutdown()
+			n.server.WaitForShutdown()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-time.After(closeWithin):
+		}
+	}
+	for _, c := range []*nats.Conn{n.callout, n.client, n.system, n.store} {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+// natsLog takes the server's own log into ours. Debug and trace are never on:
+// they would write CONNECT lines, and with them ID tokens.
+type natsLog struct {
+	log   *slog.Logger
+	fatal chan<- string // what a server of its own would end for, such as a taken port
+}
+
+func (l natsLog) Noticef(f string, a ...any) { l.log.Debug(serverWords(f, a)) }
+func (l natsLog) Warnf(f string, a ...any)   { l.log.Warn(serverWords(f, a)) }
+func (l natsLog) Errorf(f string, a ...any)  { l.log.Info(serverWords(f, a)) }
+func (l natsLog) Fatalf(f string, a ...any) {
+	why := serverWords(f, a)
+	l.log.Error(why)
+	select {
+	case l.fatal <- why:
+	default:
+	}
+}
+func (l natsLog) Debugf(string, ...any) {}
+func (l natsLog) Tracef(string, ...any) {}
+
+// longWord is longer than a public key. The server quotes user names and what it
+// cannot read, and there a client can have put its ID token or its seed.
+var longWord = regexp.MustCompile(`[A-Za-z0-9_.=-]{57,}`)
+
+func serverWords(f string, a []any) string {
+	return "nats-server: " + longWord.ReplaceAllString(fmt.Sprintf(f, a...), "(a long word)")
+}

@@ -1,0 +1,504 @@
+package broker
+
+// The store: one JetStream stream, a subject per request. Each transition is one
+// append that names the sequence it was decided on, and each record is whole.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/continuousauth/action/internal/lifecycle"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+const (
+	streamName    = "CFA"
+	requestPrefix = "cfa.store.v1.request."
+	unboundPrefix = "cfa.store.v1.unbound."
+)
+
+var (
+	// errUnknown says that there is no such request.
+	errUnknown = errors.New("no such request on this relay")
+	// errStore says that the store cannot take or give a record now.
+	errStore = errors.New("the relay's store does not answer")
+	// errTokenUsed says that an unbound ID token came with another key before.
+	errTokenUsed = errors.New("this ID token was used with another key")
+)
+
+// entry is the last record of a request, with what the next append needs.
+type entry struct {
+	rec  lifecycle.Record
+	seq  uint64
+	hash string // of the record's bytes, for the next one's Prev
+	// accepts is who may answer, from the request's envelope, which never
+	// changes: nil while that has not been read.
+	accepts *acceptable
+}
+
+// acceptable is the signing keys whose answers a request takes; none: any.
+type acceptable struct{ keys []string }
+
+var anybody = &acceptable{}
+
+func (a *acceptable) takes(signer string) bool {
+	return len(a.keys) == 0 || slices.Contains(a.keys, signer)
+}
+
+func acceptableOf(q *wire.Request) *acceptable {
+	if len(q.Responders) == 0 {
+		return anybody
+	}
+	return &acceptable{q.Responders}
+}
+
+// answerers reads who may answer, once.
+func (e *entry) answerers() (*acceptable, error) {
+	if e.accepts == nil {
+		env, err := wire.DecodeEnvelope(e.rec.Request)
+		if err != nil {
+			return nil, err
+		}
+		q, err := wire.Open[wire.Request](env, e.rec.Key)
+		if err != nil {
+			return nil, err
+		}
+		e.accepts = acceptableOf(&q)
+	}
+	return e.accepts, nil
+}
+
+type store struct {
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	now    func() time.Time
+	log    *slog.Logger
+
+	mu    sync.Mutex
+	open  map[string]entry // the index: open requests, for lists and clocks
+	ended map[string]uint64
+	own   map[string]*flight // our own appends that follow has not seen, by operation id
+	most  int64              // bytes that the stream may take
+	full  int                // percent of them that are taken
+	ready chan struct{}      // closed when the index has caught up
+	until uint64             // the sequence to catch up with
+
+	// clock is the time of the stream's leader, by which records are stamped.
+	clock func(context.Context) (time.Time, error)
+}
+
+// flight is an append of ours on its way.
+type flight struct {
+	at    time.Time
+	acked bool
+	seq   uint64 // what follow saw it as, before the acknowledgement came
+}
+
+func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Time, log *slog.Logger) (*store, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	replicas := 1
+	if c.NATS != nil {
+		replicas = c.NATS.Replicas
+	}
+	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:     streamName,
+		Subjects: []string{"cfa.store.v1.>"},
+		Storage:  jetstream.FileStorage,
+		Replicas: replicas,
+		// A full store refuses new requests; it never forgets old ones to make
+		// room, since the record is what refuses a replay.
+		Discard:    jetstream.DiscardNew,
+		MaxAge:     time.Duration(c.Limits.Retention),
+		MaxBytes:   c.Limits.Store,
+		MaxMsgSize: 2 * lifecycle.MaxRecord,
+		DenyDelete: true,
+		DenyPurge:  true,
+		// Direct gets may come from a replica that lags.
+		AllowDirect: false,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store: create stream %s: %w", streamName, err)
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return &store{
+		js: js, stream: stream, now: now, log: log,
+		open: map[string]entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
+		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
+		clock: func(ctx context.Context) (time.Time, error) {
+			info, err := stream.Info(ctx)
+			if err != nil {
+				return time.Time{}, fmt.Errorf("%w: %w", errStore, err)
+			}
+			return info.TimeStamp, nil
+		},
+	}, nil
+}
+
+// last reads the last record of a request from the stream's leader.
+func (s *store) last(ctx context.Context, key string) (entry, error) {
+	m, err := s.stream.GetLastMsgForSubject(ctx, requestPrefix+key)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return entry{}, errUnknown
+	}
+	if err != nil {
+		return entry{}, fmt.Errorf("%w: read: %w", errStore, err)
+	}
+	rec, err := lifecycle.Decode(m.Data)
+	if err != nil {
+		return entry{}, fmt.Errorf("%w: record %d: %w", errStore, m.Sequence, err)
+	}
+	return entry{rec: rec, seq: m.Sequence, hash: lifecycle.Hash(m.Data)}, nil
+}
+
+// recent is the last record as the index has it, if it has it.
+func (s *store) recent(key string) (entry, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.open[key]
+	return e, ok
+}
+
+// transition applies in to a request and appends the outcome. It is the only way
+// that a request changes.
+//
+// The first try decides on the index's record, without a read: the append names
+// that record's sequence, so a stale one cannot win. A refusal, though, is said
+// only after a read from the leader: "someone was first" must name who.
+func (s *store) transition(ctx context.Context, key string, in lifecycle.Input) (entry, error) {
+	e, cached := s.recent(key)
+	for try := 0; ; try++ {
+		if !cached {
+			var err error
+			if e, err = s.last(ctx, key); err != nil && !errors.Is(err, errUnknown) {
+				return entry{}, err
+			}
+		}
+		var prev *lifecycle.Record
+		if e.seq != 0 {
+			prev = &e.rec
+		}
+		next, err := lifecycle.Apply(prev, in, s.now())
+		if err != nil && cached {
+			cached = false
+			continue
+		}
+		if errors.Is(err, lifecycle.ErrUnknown) {
+			return entry{}, errUnknown
+		}
+		if err != nil {
+			return e, err
+		}
+		next.Op, next.Prev = operationID(), e.hash
+		appended, err := s.append(ctx, requestPrefix+key, next, e.seq)
+		if err == nil {
+			appended.accepts = e.accepts
+			s.see(appended)
+			return appended, nil
+		}
+		// The append may have happened all the same: a time-out can hide a
+		// success, and three replicas give "wrong last sequence" now and then
+		// with no other writer. The record says which.
+		again, readErr := s.last(ctx, key)
+		switch {
+		case readErr == nil && again.rec.Op == next.Op:
+			s.see(again)
+			return again, nil
+		case ctx.Err() != nil || try == 8:
+			return entry{}, fmt.Errorf("%w: append: %w", errStore, err)
+		case readErr != nil && !errors.Is(readErr, errUnknown):
+			return entry{}, readErr
+		case again.seq == e.seq:
+			if err := pause(ctx, time.Duration(try+1)*5*time.Millisecond); err != nil {
+				return entry{}, fmt.Errorf("%w: append: %w", errStore, err)
+			}
+		}
+		e, cached = again, false
+		if readErr == nil {
+			cached = true // read from the leader just now: decide on it
+			if _, err := lifecycle.Apply(&e.rec, in, s.now()); err != nil {
+				return e, err
+			}
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record, last uint64) (entry, error) {
+	data, err := rec.Encode()
+	if err != nil {
+		return entry{}, err
+	}
+	f := &flight{at: s.now()}
+	s.mu.Lock()
+	for op, f := range s.own { // acknowledged, and never seen again
+		if s.now().Sub(f.at) > time.Minute {
+			delete(s.own, op)
+		}
+	}
+	s.own[rec.Op] = f
+	s.mu.Unlock()
+	ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
+	s.mu.Lock()
+	f.acked = err == nil
+	seen := f.seq
+	if err != nil || seen != 0 {
+		delete(s.own, rec.Op)
+	}
+	s.mu.Unlock()
+	switch {
+	case err == nil:
+		seen = ack.Sequence
+	case seen == 0:
+		return entry{}, err
+	}
+	// Where follow has seen it, an error was about the acknowledgement only.
+	return entry{rec: rec, seq: seen, hash: lifecycle.Hash(data)}, nil
+}
+
+// see puts a record into the index, unless a newer one is there.
+func (s *store) see(e entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.open[e.rec.Key]; ok && old.seq >= e.seq || s.ended[e.rec.Key] >= e.seq {
+		return
+	}
+	if old := s.open[e.rec.Key]; e.accepts == nil {
+		e.accepts = old.accepts
+	}
+	if e.rec.State.Final() {
+		delete(s.open, e.rec.Key)
+		s.ended[e.rec.Key] = e.seq
+		return
+	}
+	s.open[e.rec.Key] = e
+}
+
+// know notes who may answer a request, so that no later message of it has to
+// verify the request again.
+func (s *store) know(key string, a *acceptable) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.open[key]; ok && e.accepts == nil {
+		e.accepts = a
+		s.open[key] = e
+	}
+}
+
+// follow keeps the index: all records since the longest wait ago, as they come.
+// It goes on until ctx ends, over failures of the store.
+func (s *store) follow(ctx context.Context, each func(entry)) {
+	next := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, FilterSubjects: []string{requestPrefix + "*"}}
+	since := s.now().Add(-wire.LongestWait - time.Hour)
+	next.OptStartTime = &since
+	s.caught(0)
+	for ctx.Err() == nil {
+		if err := s.followOnce(ctx, &next, each); err != nil && ctx.Err() == nil {
+			s.log.Warn("following the store is interrupted; it goes on by itself", "error", err)
+			if pause(ctx, time.Second) != nil {
+				return
+			}
+		}
+	}
+}
+
+func (s *store) followOnce(ctx context.Context, from *jetstream.OrderedConsumerConfig, each func(entry)) error {
+	cons, err := s.stream.OrderedConsumer(ctx, *from)
+	if err != nil {
+		return err
+	}
+	if info, err := cons.Info(ctx); err != nil {
+		return err
+	} else if info.NumPending == 0 {
+		s.caught(s.until)
+	}
+	it, err := cons.Messages()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, it.Stop)
+	defer stop()
+	defer it.Stop()
+	for {
+		m, err := it.Next()
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if s.isOwn(m.Data(), meta.Sequence.Stream) {
+			// The append that made it puts it into the index.
+		} else if rec, err := lifecycle.Decode(m.Data()); err != nil {
+			// A record of another version, or a damaged one: it stays out of
+			// the lists, and whoever asks for it is told.
+			s.log.Error("a record cannot be read", "sequence", meta.Sequence.Stream, "error", err)
+		} else {
+			e := entry{rec: rec, seq: meta.Sequence.Stream, hash: lifecycle.Hash(m.Data())}
+			s.see(e)
+			each(e)
+		}
+		from.DeliverPolicy, from.OptStartTime, from.OptStartSeq = jetstream.DeliverByStartSequencePolicy, nil, meta.Sequence.Stream+1
+		if meta.NumPending == 0 {
+			s.caught(s.until)
+		} else {
+			s.caught(meta.Sequence.Stream)
+		}
+	}
+}
+
+// isOwn says whether a record is one that this relay is appending, by the
+// operation id at its beginning.
+func (s *store) isOwn(data []byte, seq uint64) bool {
+	rest, ok := bytes.CutPrefix(data, []byte(`{"v":1,"op":"`))
+	op, _, quoted := bytes.Cut(rest, []byte{'"'})
+	if !ok || !quoted {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.own[string(op)]
+	if !ok {
+		return false
+	}
+	if f.seq = seq; f.acked {
+		delete(s.own, string(op))
+	}
+	return true
+}
+
+// mostSkew is how far a relay's clock may be from the stream's.
+const mostSkew = 5 * time.Second
+
+// clockOff says by how much this relay's clock is off the stream's, if that is
+// too much for it to decide on time-outs: it would end others' requests early.
+// It asks each time, because a clock can be wrong from the start, before this
+// relay has appended anything.
+func (s *store) clockOff(ctx context.Context) (string, bool) {
+	ctx, cancel := context.WithTimeout(ctx, mostSkew)
+	defer cancel()
+	before := s.now()
+	stamp, err := s.clock(ctx)
+	if err != nil {
+		return "unknown: " + err.Error(), true
+	}
+	off := before.Add(s.now().Sub(before) / 2).Sub(stamp)
+	return off.Round(time.Millisecond).String(), off.Abs() > mostSkew
+}
+
+func (s *store) caught(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.ready:
+	default:
+		if seq >= s.until {
+			close(s.ready)
+		}
+	}
+}
+
+func (s *store) caughtUp(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("store: the index did not catch up: %w", context.Cause(ctx))
+	}
+}
+
+// all gives the open requests.
+func (s *store) all() []entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]entry, 0, len(s.open))
+	for _, e := range s.open {
+		out = append(out, e)
+	}
+	return out
+}
+
+// reservePercent is how full the store may be for new requests. The rest is for
+// those that are open: each must be able to end.
+const reservePercent = 80
+
+// measureRoom sees how full the store is, and says so before it is too late.
+func (s *store) measureRoom(ctx context.Context) {
+	info, err := s.stream.Info(ctx)
+	if err != nil || s.most <= 0 {
+		return
+	}
+	full := int(info.State.Bytes * 100 / uint64(s.most))
+	s.mu.Lock()
+	before := s.full
+	s.full = full
+	s.mu.Unlock()
+	for _, mark := range []int{50, reservePercent} {
+		if before < mark && full >= mark {
+			s.log.Warn("the store fills; from 80 percent on no new request is taken", "percent", full, "mend", "raise limits.store, or shorten limits.retention")
+		}
+	}
+}
+
+func (s *store) room() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full < reservePercent
+}
+
+// forgetEnded drops what is remembered of ended requests beyond what a late
+// redelivery could need.
+func (s *store) forgetEnded() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ended) > 10_000 {
+		clear(s.ended)
+	}
+}
+
+// claimToken notes which key an unbound ID token came with, for as long as the
+// record is kept: the second key is refused.
+func (s *store) claimToken(ctx context.Context, id, key string) error {
+	data, err := lifecycle.Note{V: lifecycle.Version, Op: operationID(), At: s.now().UnixMilli(), About: lifecycle.AboutToken, Name: id, Key: key}.Encode()
+	if err != nil {
+		return err
+	}
+	subject := unboundPrefix + id
+	_, appendErr := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+	if appendErr == nil {
+		return nil
+	}
+	m, err := s.stream.GetLastMsgForSubject(ctx, subject)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errStore, appendErr)
+	}
+	if n, err := lifecycle.DecodeNote(m.Data); err != nil || n.Key != key {
+		return errTokenUsed
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package lifecycle
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func notes() map[string]Note {
+	hash := strings.Repeat("ab", 32)
+	base := Note{V: Version, Op: "op1", At: 1, Name: "x"}
+	with := func(change func(*Note)) Note { n := base; change(&n); return n }
+	return map[string]Note{
+		"away": with(func(n *Note) { n.About, n.Name, n.Key, n.Until = AboutAway, "AKEY", "AKEY", 5 }),
+		"pause": with(func(n *Note) {
+			n.About, n.Name, n.Why, n.Prev = AboutPause, "rocket/ci[0]", "not started by me <b>", hash
+		}),
+		"enrol": with(func(n *Note) {
+			n.About, n.Name, n.Key, n.Connect, n.Person = AboutEnrolment, "rocket", "AKEY", "UKEY", "Ana"
+		}),
+		"removed": with(func(n *Note) {
+			n.About, n.Name, n.Key, n.Connect, n.Person, n.Until = AboutEnrolment, "rocket", "AKEY", "UKEY", "Ana", 1
+		}),
+		"token": with(func(n *Note) {
+			n.About, n.Name, n.Key, n.Envelope = AboutToken, hash, "UKEY", json.RawMessage(`{"v":1}`)
+		}),
+	}
+}
+
+func TestANoteHasOneForm(t *testing.T) {
+	t.Parallel()
+	for name, n := range notes() {
+		data, err := n.Encode()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		back, err := DecodeNote(data)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		again, err := back.Encode()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Errorf("%s: %v, %s then %s", name, err, data, again)
+		}
+		for _, other := range []string{string(data) + " ", " " + string(data), strings.Replace(string(data), `"v":1`, `"V":1`, 1), strings.Replace(string(data), `"at":1`, `"at":1,"at":1`, 1), strings.Replace(string(data), `"at":1`, `"at":1,"code":"1"`, 1)} {
+			if _, err := DecodeNote([]byte(other)); !errors.Is(err, ErrRecord) {
+				t.Errorf("%s is read: %v", other, err)
+			}
+		}
+		if _, err := DecodeNote(bytes.Replace(data, []byte(`"v":1`), []byte(`"v":2`), 1)); !errors.Is(err, ErrVersion) {
+			t.Errorf("%s of a later format: %v", name, err)
+		}
+	}
+}
+
+func TestAnUnsoundNoteIsNotWritten(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*Note){
+		"no operation":         func(n *Note) { n.Op = "" },
+		"no time":              func(n *Note) { n.At = 0 },
+		"about nothing":        func(n *Note) { n.About = "" },
+		"no name":              func(n *Note) { n.Name = "" },
+		"a control character":  func(n *Note) { n.Why = "a\x1bb" },
+		"a token without hash": func(n *Note) { n.About, n.Name = AboutToken, "x" },
+		"a token without key":  func(n *Note) { n.About, n.Key = AboutToken, "" },
+		"away without an end":  func(n *Note) { n.About, n.Until = AboutAway, 0 },
+		"enrolled, no name":    func(n *Note) { n.About = AboutEnrolment },
+		"an envelope, no JSON": func(n *Note) { n.Envelope = json.RawMessage("x") },
+		"too large":            func(n *Note) { n.Envelope = json.RawMessage(`{"x":"` + strings.Repeat("x", MaxNote) + `"}`) },
+	} {
+		n := notes()["token"]
+		change(&n)
+		if _, err := n.Encode(); !errors.Is(err, ErrRecord) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzDecodeNote(f *testing.F) {
+	for _, n := range notes() {
+		data, err := n.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, err := DecodeNote(data)
+		if err != nil {
+			return
+		}
+		again, err := n.Encode()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%q is read, and written as %q (%v)", data, again, err)
+		}
+	})
+}

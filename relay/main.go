@@ -1,0 +1,118 @@
+// cfa-relay checks what CI jobs prove about themselves, passes their prompts to
+// responders and streams the answers back. It cannot read the codes it carries.
+//
+// One file per subcommand; the relay itself is internal/broker.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr, os.Getenv}))
+}
+
+// stdio is all that a subcommand touches of its process.
+type stdio struct {
+	in     *os.File
+	out    io.Writer
+	err    io.Writer
+	getenv func(string) string
+}
+
+// Exit codes, from sysexits.h where it has one.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 64
+	exitUnavailable = 69
+	exitRefused     = 77
+	exitConfig      = 78
+)
+
+// exit is an error that ends the program with a code of its own.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string { return e.err.Error() }
+func (e *exit) Unwrap() error { return e.err }
+
+type cli struct {
+	Version kong.VersionFlag `help:"Print the version."`
+
+	Serve  serveCmd  `cmd:"" help:"Run the relay."`
+	Demo   demoCmd   `cmd:"" help:"Show one whole request: the real programs, a development issuer, you as the human."`
+	Check  checkCmd  `cmd:"" help:"Check a configuration, and say what the relay would say of an ID token."`
+	Status statusCmd `cmd:"" help:"Say how a running relay is."`
+	Reload reloadCmd `cmd:"" help:"Make a running relay read its configuration anew, as SIGHUP does."`
+}
+
+// run parses args and runs one subcommand.
+func run(ctx context.Context, args []string, io stdio) int {
+	var c cli
+	helped := -1
+	parser, err := kong.New(&c, kong.Name("cfa-relay"), kong.Description("The relay of Continuous Factor Authentication."),
+		kong.Vars{"version": version()}, kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io))
+	if err != nil {
+		panic(err) // a wrong struct tag: no input can cause it
+	}
+	parsed, err := parse(parser, args)
+	if helped >= 0 {
+		return helped
+	}
+	if err == nil {
+		err = parsed.Run()
+	} else {
+		err = &exit{exitUsage, fmt.Errorf("%w; see cfa-relay --help", err)}
+	}
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(io.err, "cfa-relay: %v\n", err)
+	var e *exit
+	if errors.As(err, &e) {
+		return e.code
+	}
+	return exitFailed
+}
+
+// stopped carries kong's exit (after --help) out of its parser.
+type stopped struct{}
+
+func parse(p *kong.Kong, args []string) (ctx *kong.Context, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(stopped); !ok {
+				panic(r)
+			}
+		}
+	}()
+	return p.Parse(args)
+}
+
+// release is the version of a release, set when it is linked.
+var release string
+
+func version() string {
+	if release != "" {
+		return release
+	}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"cfa-relay": func() {
+			os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr, os.Getenv}))
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+}
+
+func TestAGitHubOutputFileIsReadAsTheRunnerReadsIt(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, file, want string }{
+		{"a line", "code=123456\n", "123456"},
+		{"a heredoc", "code<<EOF\n123456\nEOF\n", "123456"},
+		{"the delimiter of another", "x<<EOF\ncode=1\nEOF\ncode<<A\n2\nA\n", "2"},
+		{"nothing", "", ""},
+		{"no end", "code<<A\n2\n", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			if got := githubOutput(tc.file, "code"); got != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

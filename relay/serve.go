@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/continuousauth/action/internal/broker"
+)
+
+type serveCmd struct {
+	Config  string `required:"" placeholder:"FILE" env:"CFA_RELAY_CONFIG" help:"The relay's configuration, cfa.yaml."`
+	LogJSON bool   `help:"Write the log as JSON lines."`
+	Verbose bool   `help:"Log each connection that is let in, too."`
+}
+
+// Run serves until the process is told to end. SIGHUP reloads the configuration.
+func (s *serveCmd) Run(ctx context.Context, io stdio) error {
+	config, err := broker.ReadConfig(s.Config)
+	if err != nil {
+		return &exit{exitConfig, err}
+	}
+	if err := config.CheckFiles(); err != nil {
+		return &exit{exitConfig, err}
+	}
+	level := slog.LevelInfo
+	if s.Verbose {
+		level = slog.LevelDebug
+	}
+	var h slog.Handler = slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level})
+	if s.LogJSON {
+		h = slog.NewJSONHandler(io.err, &slog.HandlerOptions{Level: level})
+	}
+	log := slog.New(h)
+	relay, err := broker.Start(ctx, config, broker.Options{
+		Log:    log,
+		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) },
+	})
+	if err != nil {
+		return &exit{exitUnavailable, err}
+	}
+	defer relay.Close()
+	// What a program that started this one waits for, and where to connect
+	// when the port was left to the system (":0").
+	fmt.Fprintf(io.out, "serving %s\n", relay.ClientURL())
+	if u := relay.WebSocketURL(); u != "" {
+		fmt.Fprintf(io.out, "serving %s\n", u)
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			if err := relay.Reload(); err != nil {
+				log.Error("reload failed", "error", err)
+			}
+		case <-ctx.Done():
+			log.Info("relay ends")
+			return nil
+		}
+	}
+}

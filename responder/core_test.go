@@ -1,0 +1,31 @@
+//go:build linux
+
+package main
+
+// What a crash leaves behind.
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"testing"
+)
+
+func TestACrashWritesNoKeyToAFile(t *testing.T) {
+	t.Parallel()
+	if exec.Command("sh", "-c", "ulimit -S -c 1").Run() != nil {
+		t.Skip("no core can be dumped here")
+	}
+	s := newScene(t)
+	cmd := s.command()
+	p := s.piped(exec.Command("sh", append([]string{"-c", `ulimit -S -c 1; exec cfa-responder "$@"`, "sh"}, cmd.Args[1:]...)...))
+	p.waits(0, "connected")
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^Max core file size +0 `).Match(limits) {
+		t.Errorf("a core can be dumped:\n%s", limits)
+	}
+}

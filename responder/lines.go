@@ -1,0 +1,370 @@
+package main
+
+// The line mode: prompts as lines of text, decisions as short commands. It is
+// the way to ask that works everywhere (a terminal, ssh, a screen reader, a pipe
+// to another program), so it repaints nothing and says everything in words.
+//
+// The rule it keeps: a code is taken only for a prompt that the human has named,
+// and what is typed for one that has changed or ended meanwhile is thrown away.
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/continuousauth/action/internal/answer"
+)
+
+// maxLine bounds a line that is read, in bytes: the longest code, or a reason.
+const maxLine = 2 << 10
+
+// surface is where lines are written and read.
+type surface interface {
+	// write writes whole lines, above what is being typed.
+	write(text string)
+	// ask asks for one line with this question; hidden: without echo. It is not
+	// called again before that line has come out of lines.
+	ask(question string, hidden bool)
+	// lines gives what was typed; it is closed when there is nothing more to
+	// read.
+	lines() <-chan typed
+	// close gives the terminal back.
+	close()
+}
+
+// typed is one line, or the wish to leave the question.
+type typed struct {
+	line string
+	left bool // Ctrl-C
+}
+
+// lineMode asks by lines.
+type lineMode struct {
+	surface surface
+	tell    teller
+
+	desk    answer.Decisions
+	prompts map[string]answer.Prompt // that are not over
+	entry   *entry                   // what the next line is for; nil: a command
+	leaving bool
+}
+
+// entry is a question that is open.
+type entry struct {
+	kind    entryKind
+	id      string
+	number  int
+	attempt int
+	match   string
+	void    bool // what is being typed is for nothing
+}
+
+type entryKind int
+
+const (
+	enterMatch entryKind = iota
+	enterCode
+	enterReason
+)
+
+// newLineMode makes a line mode; plain: for a program at the other end.
+func newLineMode(s surface, plain bool) *lineMode {
+	return &lineMode{surface: s, tell: teller{write: s.write, plain: plain, now: time.Now}, prompts: map[string]answer.Prompt{}}
+}
+
+// Ask is answer.Asker's.
+func (m *lineMode) Ask(_ context.Context, news <-chan answer.News, desk answer.Decisions) error {
+	defer m.surface.close()
+	m.desk = desk
+	lines := m.surface.lines()
+	m.question()
+	for {
+		select {
+		case n, ok := <-news:
+			switch {
+			case !ok:
+				return nil
+			case n.Prompt == nil:
+				m.tell.say(0, "note", n.Notice)
+			default:
+				m.news(*n.Prompt)
+			}
+		case l, ok := <-lines:
+			if !ok {
+				lines, m.entry = nil, nil
+				// Without a terminal there may be nothing to read from the
+				// start (</dev/null), and still somebody who watches.
+				if !m.tell.plain {
+					m.leave()
+				}
+				continue
+			}
+			switch {
+			case l.left && m.leaving:
+				return errGivenUp
+			case m.entry != nil:
+				m.enter(l)
+			default:
+				m.command(l)
+			}
+			m.question()
+		}
+	}
+}
+
+var errGivenUp = errors.New("given up before what was on its way had arrived")
+
+func (m *lineMode) leave() {
+	if !m.leaving {
+		m.leaving = true
+		m.desk.Quit()
+	}
+}
+
+func (m *lineMode) news(p answer.Prompt) {
+	if m.tell.news(p) {
+		// It is before a human's eyes now.
+		m.desk.Open(p.ID)
+	}
+	m.prompts[p.ID] = p
+	if p.Phase == answer.Over {
+		delete(m.prompts, p.ID)
+	}
+	e := m.entry
+	if e == nil || e.id != p.ID || e.void {
+		return
+	}
+	if p.Phase == answer.Over || p.Attempt != e.attempt || e.kind != enterReason && !p.Answerable {
+		// The question stays open, unseen as before, until Enter: the next
+		// digits of a code must not land on the command line and be shown.
+		e.void = true
+		m.tell.say(p.Number, "thrown away", "what you are typing for it goes nowhere; press Enter")
+	}
+}
+
+// question asks for the next line.
+func (m *lineMode) question() {
+	e := m.entry
+	if e == nil {
+		m.surface.ask(commandPrompt, false)
+		return
+	}
+	ask := func(what, hint string, hidden bool) {
+		if m.tell.plain {
+			m.tell.say(e.number, "next line", what)
+		}
+		m.surface.ask(fmt.Sprintf("#%d %s (%s): ", e.number, what, hint), hidden)
+	}
+	switch e.kind {
+	case enterMatch:
+		ask("match code from the job's log", "Enter alone goes back", false)
+	case enterCode:
+		ask("code, "+m.prompts[e.id].Format, "not shown; Enter alone goes back", true)
+	case enterReason:
+		ask("why you decline", "Enter alone: no reason; Ctrl-C: do not decline", false)
+	}
+}
+
+// enter takes the line that a question was open for.
+func (m *lineMode) enter(l typed) {
+	e := m.entry
+	if e.void {
+		m.entry = nil
+		return
+	}
+	line := strings.TrimSpace(l.line)
+	if l.left || line == "" && e.kind != enterReason {
+		m.entry = nil
+		m.tell.say(e.number, "note", "nothing was sent")
+		return
+	}
+	switch e.kind {
+	case enterMatch:
+		e.match = line
+		// Asked with no code yet, which cannot be answered: whoever reads the
+		// wrong log shall find out before typing a code.
+		if err := m.answer(e, ""); !errors.Is(err, answer.ErrCode) {
+			m.failed(e, err)
+			return
+		}
+		e.kind = enterCode
+	case enterCode:
+		if err := m.answer(e, line); err != nil {
+			m.failed(e, err)
+			return
+		}
+		m.entry = nil
+		m.tell.say(e.number, "sealed", "only this job can open it; it is on its way")
+	case enterReason:
+		m.entry = nil
+		m.decline(e.id, e.number, line)
+	}
+}
+
+func (m *lineMode) answer(e *entry, code string) error {
+	return m.desk.Answer(context.Background(), answer.Answer{ID: e.id, Attempt: e.attempt, Code: code, Match: e.match})
+}
+
+// failed says why an answer was not taken, and asks again where it was a typing
+// error.
+func (m *lineMode) failed(e *entry, err error) {
+	m.tell.say(e.number, "not sent", plain(err))
+	switch {
+	case errors.Is(err, answer.ErrCode):
+		e.kind = enterCode
+	case errors.Is(err, answer.ErrMatch):
+		e.kind = enterMatch
+	default:
+		m.entry = nil
+	}
+}
+
+func (m *lineMode) decline(id string, number int, reason string) {
+	if err := m.desk.Decline(context.Background(), id, reason); err != nil {
+		m.tell.say(number, "not sent", plain(err))
+		return
+	}
+	m.tell.say(number, "declined", "your no is on its way")
+}
+
+var (
+	openCommand    = regexp.MustCompile(`^#?([0-9]+)$`)
+	declineCommand = regexp.MustCompile(`^(?:d|decline)\s*#?([0-9]+)(?:\s+(.*))?$`)
+	verifyCommand  = regexp.MustCompile(`^(?:v|verify)\s*#?([0-9]+)$`)
+)
+
+const help = `1          show prompt #1, and answer it
+d1         decline it; the reason is asked for
+d1 REASON  decline it for this reason
+v1         have the job of #1 prove itself again
+list       list what waits
+quit       end, after what is on its way has arrived
+`
+
+// command takes a line that no question was open for. It never repeats the
+// line: it may be a code, typed too early.
+func (m *lineMode) command(l typed) {
+	line := strings.TrimSpace(l.line)
+	if l.left {
+		m.leave()
+		return
+	}
+	if s := openCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			m.open(p)
+		}
+		return
+	}
+	if s := declineCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			if s[2] != "" {
+				m.decline(p.ID, p.Number, s[2])
+			} else {
+				m.entry = &entry{kind: enterReason, id: p.ID, number: p.Number, attempt: p.Attempt}
+			}
+		}
+		return
+	}
+	if s := verifyCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			m.desk.Open(p.ID)
+			m.tell.say(p.Number, "note", "the job is asked again, at most every 5 seconds")
+		}
+		return
+	}
+	switch strings.ToLower(line) {
+	case "":
+	case "l", "ls", "list":
+		m.list()
+	case "h", "?", "help":
+		m.surface.write(help)
+	case "q", "quit", "exit":
+		m.leave()
+	default:
+		m.tell.say(0, "note", "that is no command; help lists them. A code is asked for, unseen, once you have typed its prompt's number")
+	}
+}
+
+func (m *lineMode) find(number string) (answer.Prompt, bool) {
+	if n, err := strconv.Atoi(number); err == nil {
+		for _, p := range m.prompts {
+			if p.Number == n {
+				return p, true
+			}
+		}
+	}
+	m.tell.say(0, "note", "no prompt with that number waits; list shows those that do. (If that was a code: type its prompt's number first, then it is asked for unseen)")
+	return answer.Prompt{}, false
+}
+
+func (m *lineMode) open(p answer.Prompt) {
+	if p.Phase != answer.Asking {
+		m.tell.say(p.Number, "not answerable", p.Why)
+		return
+	}
+	m.tell.together(func() {
+		m.tell.describe(p)
+		m.tell.obstacle(p)
+	})
+	if !p.Answerable {
+		return
+	}
+	m.entry = &entry{kind: enterCode, id: p.ID, number: p.Number, attempt: p.Attempt}
+	if p.TypeMatch {
+		m.entry.kind = enterMatch
+	}
+}
+
+func (m *lineMode) list() {
+	if len(m.prompts) == 0 {
+		m.tell.say(0, "note", "nothing waits")
+	}
+	m.tell.together(func() {
+		for _, p := range slices.SortedFunc(maps.Values(m.prompts), func(a, b answer.Prompt) int { return a.Number - b.Number }) {
+			m.tell.summary(p)
+		}
+	})
+}
+
+// stream is a surface without a terminal: lines out, lines in. Nothing is echoed
+// because nothing is there to echo it.
+type stream struct {
+	out io.Writer
+	in  chan typed
+}
+
+func newStream(in io.Reader, out io.Writer) *stream {
+	s := &stream{out: out, in: make(chan typed)}
+	go func() {
+		defer close(s.in)
+		r := bufio.NewReaderSize(in, maxLine)
+		for {
+			line, err := r.ReadSlice('\n')
+			if errors.Is(err, bufio.ErrBufferFull) {
+				// No code and no command is that long; what follows would be
+				// read as something that nobody meant.
+				return
+			}
+			if len(line) > 0 {
+				s.in <- typed{line: string(line)}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return s
+}
+
+func (s *stream) write(text string)   { _, _ = io.WriteString(s.out, harmless(text)) }
+func (s *stream) ask(string, bool)    {}
+func (s *stream) lines() <-chan typed { return s.in }
+func (s *stream) close()              {}

@@ -1,0 +1,197 @@
+// cfa-responder is the human's side: it shows what asks for a code, as far as
+// that has been proved, and seals the human's answer to that one job.
+//
+// One file per subcommand and one per way to ask; the protocol is
+// internal/answer.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/continuousauth/action/internal/wire"
+)
+
+func main() {
+	noCoreDump()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// After the first signal the next one ends the program as usual: whoever
+	// presses Ctrl-C twice does not want to wait until an answer has arrived.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), stdio{os.Stdin, os.Stdout, os.Stderr, openTerminal}))
+}
+
+// stdio is all that a subcommand touches of its process.
+type stdio struct {
+	in  io.Reader
+	out io.Writer
+	err io.Writer
+	// terminal opens the human's terminal; errNoTerminal where there is none.
+	terminal func() (*device, error)
+}
+
+// Exit codes, from sysexits.h.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 64 // what was given is wrong: flags, a key file, a pins file
+	exitUnavailable = 69 // the relay cannot be reached, or is not the relay
+	exitRefused     = 77 // the relay does not let this responder in
+)
+
+// exit is an error that ends the program with a code of its own.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.code == exitUsage {
+		return plain(e.err)
+	}
+	return e.err.Error()
+}
+func (e *exit) Unwrap() error { return e.err }
+
+// plain is an error of wire about what a human gave, which is no message.
+func plain(err error) string {
+	return strings.ReplaceAll(err.Error(), wire.ErrMalformed.Error()+": ", "")
+}
+
+func usage(format string, args ...any) error {
+	return &exit{exitUsage, fmt.Errorf(format, args...)}
+}
+
+type cli struct {
+	Listen listenCmd `cmd:"" help:"Show what asks, and answer it."`
+	Keygen keygenCmd `cmd:"" help:"Make this responder's two keys."`
+	Keys   keysCmd   `cmd:"" help:"Print the public keys, as lines for the relay's configuration."`
+	Pins   pinsCmd   `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
+
+	Version kong.VersionFlag `help:"Print the version."`
+}
+
+// environ is the process's environment.
+type environ []string
+
+// get gives a variable's last value, or "".
+func (e environ) get(name string) string {
+	for i := len(e) - 1; i >= 0; i-- {
+		if k := len(name); len(e[i]) > k && e[i][k] == '=' && e[i][:k] == name {
+			return e[i][k+1:]
+		}
+	}
+	return ""
+}
+
+// configDir is where this program's files are, unless a flag says otherwise.
+func (e environ) configDir() (string, error) {
+	for _, c := range []struct{ name, below string }{
+		{"XDG_CONFIG_HOME", ""}, {"AppData", ""}, {"HOME", ".config"}, {"USERPROFILE", ".config"},
+	} {
+		if dir := e.get(c.name); filepath.IsAbs(dir) {
+			return filepath.Join(dir, c.below, "cfa"), nil
+		}
+	}
+	return "", usage("there is no home directory to keep keys and pins in; name the files with --key-file and --pins")
+}
+
+// file is path, or name in the configuration directory if path is empty.
+func (e environ) file(path, name string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	dir, err := e.configDir()
+	return filepath.Join(dir, name), err
+}
+
+// run parses args and runs one subcommand.
+func run(ctx context.Context, args, env []string, io stdio) int {
+	var c cli
+	helped := -1
+	parser, err := kong.New(&c, kong.Name("cfa-responder"),
+		kong.Description("The human's side of Continuous Factor Authentication: shows what asks for a code, and seals the answer to that one job."),
+		kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
+		kong.Resolvers(fromEnvironment(env)), kong.ValueFormatter(namingVariable),
+		kong.Vars{"version": version()},
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io, environ(env)))
+	if err != nil {
+		panic(err) // a wrong struct tag: no input can cause it
+	}
+	parsed, err := parse(parser, args)
+	if helped >= 0 {
+		return helped
+	}
+	if err == nil {
+		err = parsed.Run()
+	} else {
+		err = usage("%w; see cfa-responder --help", err)
+	}
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(io.err, "cfa-responder: %v\n", err)
+	var e *exit
+	if errors.As(err, &e) {
+		return e.code
+	}
+	return exitFailed
+}
+
+// fromEnvironment gives flags with an `or` tag that variable's value. (kong's
+// own `env` tag would read the process's environment, behind run's back.)
+func fromEnvironment(env environ) kong.Resolver {
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if name := flag.Tag.Get("or"); name != "" {
+			if v := env.get(name); v != "" {
+				return v, nil
+			}
+		}
+		return nil, nil
+	})
+}
+
+// namingVariable is a flag's help, with its variable.
+func namingVariable(v *kong.Value) string {
+	if name := v.Tag.Get("or"); name != "" {
+		return v.Help + " ($" + name + ")"
+	}
+	return v.Help
+}
+
+// stopped carries kong's exit (after --help) out of its parser.
+type stopped struct{}
+
+func parse(p *kong.Kong, args []string) (ctx *kong.Context, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(stopped); !ok {
+				panic(r)
+			}
+		}
+	}()
+	return p.Parse(args)
+}
+
+// release is the version of a release, set when it is linked.
+var release string
+
+func version() string {
+	if release != "" {
+		return release
+	}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,551 @@
+package main
+
+// Pins: which repository, by its ids, stands behind a project. They are this
+// human's own knowledge, kept in a file of their own, so that a relay which puts
+// somebody else's request under a project is found out. Only this subcommand
+// writes the file, and only after a human has typed the repository's name.
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/continuousauth/action/internal/ci"
+	"github.com/continuousauth/action/internal/trust"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+const (
+	maxPins    = 1 << 20
+	pinsHeader = "# Written by `cfa-responder pins`, which is how to change it.\n"
+)
+
+// pinsFile is the file's content.
+type pinsFile struct {
+	Issuers []issuerEntry           `yaml:"issuers,omitempty"`
+	Pins    map[string][]trust.Rule `yaml:"pins"`
+}
+
+// issuerEntry is an issuer that no CI's name stands for: an enterprise server,
+// a development issuer.
+type issuerEntry struct {
+	Name     string `yaml:"name"`
+	Provider string `yaml:"provider"`
+	URL      string `yaml:"url"`
+}
+
+func (e issuerEntry) issuer() (trust.Issuer, error) {
+	p := ci.Find(e.Provider)
+	if p == nil {
+		var known []string
+		for _, p := range ci.Providers {
+			known = append(known, p.Name)
+		}
+		return trust.Issuer{}, fmt.Errorf("issuer %s: %q is no CI that is known here (%s)", wire.CleanName(e.Name, 63), wire.CleanName(e.Provider, 40), strings.Join(known, ", "))
+	}
+	return trust.Issuer{Name: e.Name, Provider: p, URL: e.URL}, nil
+}
+
+// parseIssuer reads NAME=URL or NAME:CI=URL. Without a CI, NAME is one, or
+// GitHub is meant, whose enterprise server is what most people need this for.
+func parseIssuer(s string) (issuerEntry, error) {
+	name, url, ok := strings.Cut(s, "=")
+	name, provider, _ := strings.Cut(name, ":")
+	if !ok || name == "" || url == "" {
+		return issuerEntry{}, usage("issuer %q: write NAME=URL or NAME:CI=URL, for example ghes:github=https://github.example.com/_services/token", wire.Clean(s, 200))
+	}
+	if provider == "" {
+		if provider = ci.Providers[0].Name; ci.Find(name) != nil {
+			provider = name
+		}
+	}
+	e := issuerEntry{Name: name, Provider: provider, URL: url}
+	if _, err := e.issuer(); err != nil {
+		return e, usage("%w", err)
+	}
+	return e, nil
+}
+
+// book is the pins, checked and compiled.
+type book struct {
+	file    pinsFile
+	policy  *trust.Policy  // nil: no pins
+	issuers []trust.Issuer // those that the pins name or the human has configured
+}
+
+// unbound says whether a pin accepts tokens that name no key.
+func (b book) unbound() bool {
+	for _, rules := range b.file.Pins {
+		for _, r := range rules {
+			if slices.Contains(r.Allow, "unbound") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// compile checks f. given are issuers from the command line, which replace
+// others of their name.
+func (f pinsFile) compile(given []issuerEntry) (book, error) {
+	b := book{file: f}
+	all := map[string]trust.Issuer{}
+	for _, i := range trust.Known() {
+		all[i.Name] = i
+	}
+	for _, e := range f.Issuers {
+		i, err := e.issuer()
+		if err != nil {
+			return b, err
+		}
+		if _, twice := all[e.Name]; twice {
+			return b, fmt.Errorf("issuer %s: that name is taken; give yours another", wire.CleanName(e.Name, 63))
+		}
+		all[e.Name] = i
+	}
+	needed := map[string]bool{}
+	for _, e := range given {
+		i, err := e.issuer()
+		if err != nil {
+			return b, err
+		}
+		all[e.Name], needed[e.Name] = i, true
+	}
+	for _, rules := range f.Pins {
+		for _, r := range rules {
+			needed[r.Provider] = true
+		}
+	}
+	list := func(keep func(string) bool) (out []trust.Issuer) {
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if keep(name) {
+				out = append(out, all[name])
+			}
+		}
+		return out
+	}
+	everyone := list(func(string) bool { return true })
+	if len(f.Pins) > 0 {
+		var err error
+		if b.policy, err = trust.Compile(f.Pins, everyone); err != nil {
+			return b, err
+		}
+	}
+	// Only whose tokens can matter: the keys of a CI that nobody here uses need
+	// not be fetched.
+	if b.issuers = everyone; len(needed) > 0 {
+		b.issuers = list(func(name string) bool { return needed[name] })
+	}
+	if b.policy != nil {
+		b.issuers = append(b.issuers, b.policy.Issuers()...)
+	}
+	// The form of the issuers' addresses is checked where their keys are kept.
+	if _, err := trust.NewKeys(everyone, trust.KeysOptions{}); err != nil {
+		return b, err
+	}
+	return b, nil
+}
+
+func readPins(path string) (pinsFile, error) {
+	data, err := readOwn(path, maxPins, 0o022)
+	if errors.Is(err, fs.ErrNotExist) {
+		return pinsFile{}, nil
+	}
+	if err != nil {
+		return pinsFile{}, err
+	}
+	f, err := parsePins(data)
+	if err != nil {
+		return f, usage("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+var yamlNoise = regexp.MustCompile(`^yaml: (unmarshal errors:\n\s*)?`)
+
+func parsePins(data []byte) (pinsFile, error) {
+	var f pinsFile
+	if len(data) > maxPins {
+		return f, fmt.Errorf("%d bytes, at most %d are read", len(data), maxPins)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
+		text := yamlNoise.ReplaceAllString(err.Error(), "")
+		text = strings.ReplaceAll(text, " in type main.pinsFile", "")
+		return pinsFile{}, errors.New(wire.Clean(strings.ReplaceAll(text, "\n", ";"), 600))
+	}
+	var second any
+	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
+		return pinsFile{}, errors.New("a second YAML document stands in the file")
+	}
+	return f, nil
+}
+
+// encode gives the file's bytes.
+func (f pinsFile) encode() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString(pinsHeader)
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(f); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), enc.Close()
+}
+
+// writePins replaces the file whole, so that a responder which reads it in
+// between finds the old one or the new one.
+func writePins(path string, f pinsFile) (err error) {
+	data, err := f.encode()
+	if err != nil {
+		return fmt.Errorf("write pins: %w", err)
+	}
+	// What could not be read back would lock its human out.
+	if back, err := parsePins(data); err != nil {
+		return fmt.Errorf("write pins: what would be written does not read back: %w", err)
+	} else if _, err := back.compile(nil); err != nil {
+		return usage("%w", err)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("directory for the pins: %w", err)
+	}
+	tmp, err := os.CreateTemp(dir, ".pins-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("write pins: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = tmp.Close()
+			err = errors.Join(fmt.Errorf("write pins: %w", err), os.Remove(tmp.Name()))
+		}
+	}()
+	if _, err := tmp.Write(data); err != nil {
+		return err
+	}
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+type pinsCmd struct {
+	Pins string `help:"The pins file." or:"CFA_PINS" type:"path" placeholder:"FILE"`
+
+	List   pinsListCmd   `cmd:"" help:"Print the pins."`
+	Add    pinsAddCmd    `cmd:"" help:"Pin a repository to a project."`
+	Remove pinsRemoveCmd `cmd:"" help:"Remove a project's pins."`
+	Issuer pinsIssuerCmd `cmd:"" help:"Name an issuer that no CI's name stands for, such as an enterprise server, for pins to use."`
+}
+
+// open reads the pins file, wherever it is.
+func (c *pinsCmd) open(env environ) (path string, f pinsFile, err error) {
+	if path, err = env.file(c.Pins, "pins.yaml"); err != nil {
+		return path, f, err
+	}
+	f, err = readPins(path)
+	return path, f, err
+}
+
+type pinsListCmd struct{}
+
+func (c *pinsListCmd) Run(parent *pinsCmd, std stdio, env environ) error {
+	path, f, err := parent.open(env)
+	if err != nil {
+		return err
+	}
+	if _, err := f.compile(nil); err != nil {
+		return usage("%s: %w", path, err)
+	}
+	if len(f.Pins) == 0 {
+		fmt.Fprintf(std.err, "There are no pins in %s, so nothing can be answered; cfa-responder pins add --help says how to add one.\n", path)
+		return nil
+	}
+	for _, e := range f.Issuers {
+		fmt.Fprintf(std.out, "issuer %s: %s (%s)\n", e.Name, e.URL, e.Provider)
+	}
+	for _, project := range slices.Sorted(maps.Keys(f.Pins)) {
+		for i, r := range f.Pins[project] {
+			fmt.Fprintf(std.out, "%s, pin %d:\n", project, i+1)
+			printRule(std.out, r)
+		}
+	}
+	return nil
+}
+
+func printRule(w io.Writer, r trust.Rule) {
+	fmt.Fprintf(w, "  %-22s %s\n", "provider", wire.CleanName(r.Provider, 63))
+	for _, name := range slices.Sorted(maps.Keys(r.Claims)) {
+		var values []string
+		for _, v := range r.Claims[name] {
+			text := wire.Clean(v.Text, 1000)
+			if v.Pattern {
+				text = "what matches " + text
+			}
+			values = append(values, text)
+		}
+		fmt.Fprintf(w, "  %-22s %s\n", wire.CleanName(name, 100), strings.Join(values, " or "))
+	}
+	if len(r.Allow) > 0 {
+		fmt.Fprintf(w, "  %-22s %s\n", "allowed although risky", strings.Join(r.Allow, ", "))
+	}
+}
+
+type pinsAddCmd struct {
+	Project string `arg:"" help:"The project, as the relay calls it."`
+
+	Provider string `help:"Whose ID tokens: github, circleci, or a name given with cfa-responder pins issuer. Default: github." default:"github" placeholder:"NAME"`
+
+	Repository        string   `help:"The repository, OWNER/NAME." placeholder:"OWNER/NAME"`
+	RepositoryID      string   `help:"Its id, which stays when the name changes hands: gh api repos/OWNER/NAME --jq .id" placeholder:"ID"`
+	RepositoryOwnerID string   `help:"Its owner's id: gh api repos/OWNER/NAME --jq .owner.id" placeholder:"ID"`
+	Workflow          string   `help:"The workflow's file in .github/workflows, such as release.yml." placeholder:"FILE" xor:"workflow"`
+	WorkflowRef       string   `help:"The whole workflow_ref claim, with its ref." placeholder:"REF" xor:"workflow"`
+	Environment       string   `help:"The job's environment." placeholder:"NAME"`
+	Ref               string   `help:"The ref that the job runs for, such as refs/heads/main." placeholder:"REF"`
+	Claim             []string `help:"Any other claim, NAME=VALUE; again for another value or claim." placeholder:"NAME=VALUE" sep:"none"`
+	ClaimPattern      []string `help:"A claim that must match a regular expression (RE2) as a whole, NAME=PATTERN." placeholder:"NAME=PATTERN" sep:"none"`
+	Allow             []string `help:"A danger that is meant: self-hosted, pull_request_target, unbound, ..." placeholder:"WORD"`
+
+	Confirm string `help:"The repository's name, typed already: for scripts." placeholder:"OWNER/NAME"`
+}
+
+func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env environ) error {
+	if err := wire.CheckProject(c.Project); err != nil {
+		return usage("project %q: %w", wire.Clean(c.Project, 80), err)
+	}
+	path, f, err := parent.open(env)
+	if err != nil {
+		return err
+	}
+	rule, err := c.rule()
+	if err != nil {
+		return err
+	}
+	repository, err := repositoryOf(rule, f)
+	if err != nil {
+		return err
+	}
+	next := pinsFile{Issuers: f.Issuers, Pins: maps.Clone(f.Pins)}
+	if next.Pins == nil {
+		next.Pins = map[string][]trust.Rule{}
+	}
+	next.Pins[c.Project] = append(slices.Clone(f.Pins[c.Project]), rule)
+	if _, err := next.compile(nil); err != nil {
+		return usage("%w", err)
+	}
+
+	fmt.Fprintf(std.err, "This lets a job of %s ask you for codes in the name of the project %s:\n", wire.CleanName(repository, 200), c.Project)
+	printRule(std.err, rule)
+	if n := len(f.Pins[c.Project]); n > 0 {
+		fmt.Fprintf(std.err, "The project has %d pin(s) already, which stay; a job needs to fit one.\n", n)
+	}
+	if c.Workflow == "" && c.WorkflowRef == "" && len(c.Claim) == 0 && len(c.ClaimPattern) == 0 {
+		fmt.Fprintln(std.err, "Any workflow of the repository fits; --workflow and --environment narrow it down.")
+	}
+	typed := c.Confirm
+	if typed == "" {
+		if typed, err = askLine(ctx, std, "Type the repository's name to pin it: "); err != nil {
+			return err
+		}
+	}
+	if typed != repository {
+		return usage("that is not the repository's name as the CI writes it, so nothing was pinned")
+	}
+	if err := writePins(path, next); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.err, "Pinned, in %s. A responder that is running notices by itself.\n", path)
+	return nil
+}
+
+// rule makes a rule of the flags. Which claims there are is for Compile to say.
+func (c *pinsAddCmd) rule() (trust.Rule, error) {
+	r := trust.Rule{Provider: c.Provider, Claims: map[string][]trust.Value{}, Allow: c.Allow}
+	exact := func(claim, value string) {
+		if value != "" {
+			r.Claims[claim] = append(r.Claims[claim], trust.Value{Text: value})
+		}
+	}
+	exact("repository", c.Repository)
+	exact("repository_id", c.RepositoryID)
+	exact("repository_owner_id", c.RepositoryOwnerID)
+	exact("environment", c.Environment)
+	exact("ref", c.Ref)
+	exact("workflow_ref", c.WorkflowRef)
+	if c.Workflow != "" {
+		if c.Repository == "" {
+			return r, usage("--workflow is a file of the repository; say which with --repository OWNER/NAME")
+		}
+		file := c.Repository + "/.github/workflows/" + strings.TrimPrefix(c.Workflow, ".github/workflows/")
+		if c.Ref != "" {
+			exact("workflow_ref", file+"@"+c.Ref)
+		} else {
+			r.Claims["workflow_ref"] = []trust.Value{{Text: regexp.QuoteMeta(file) + "@refs/.+", Pattern: true}}
+		}
+	}
+	for _, list := range []struct {
+		flag    string
+		values  []string
+		pattern bool
+	}{{"claim", c.Claim, false}, {"claim-pattern", c.ClaimPattern, true}} {
+		for _, s := range list.values {
+			name, value, ok := strings.Cut(s, "=")
+			if !ok || name == "" || value == "" {
+				return r, usage("--%s %q: write NAME=VALUE", list.flag, wire.Clean(s, 200))
+			}
+			r.Claims[name] = append(r.Claims[name], trust.Value{Text: value, Pattern: list.pattern})
+		}
+	}
+	return r, nil
+}
+
+// repositoryOf is the repository that a rule is about, as a prompt would show it:
+// what the human has to type. It comes from the CI's own reading of the claims,
+// so that it is right for each.
+func repositoryOf(r trust.Rule, f pinsFile) (string, error) {
+	p := ci.Find(r.Provider)
+	for _, e := range f.Issuers {
+		if e.Name == r.Provider {
+			p = ci.Find(e.Provider)
+		}
+	}
+	if p == nil {
+		return "", usage("provider %q is neither a CI that is known here nor one of your issuers; name it with cfa-responder pins issuer", wire.Clean(r.Provider, 63))
+	}
+	claims := ci.Claims{}
+	for _, claim := range p.Claims {
+		values := r.Claims[claim.Name]
+		if len(values) == 0 {
+			values = r.Claims[claim.Name[strings.LastIndexByte(claim.Name, '/')+1:]]
+		}
+		if len(values) == 1 && !values[0].Pattern {
+			claims[claim.Name] = values[0].Text
+		}
+	}
+	name := p.Facts(claims).Repository
+	if name == "" {
+		return "", usage("the pin does not name one repository: say which with --repository OWNER/NAME (or, where a CI has another claim for it, such as vcs-origin, with --claim)")
+	}
+	return name, nil
+}
+
+// askLine asks on the terminal, or reads a line of stdin where there is none.
+func askLine(ctx context.Context, std stdio, question string) (string, error) {
+	in, out := std.in, std.err
+	dev, err := std.terminal()
+	switch {
+	case err == nil:
+		defer dev.Close()
+		in, out = dev.in, dev.out
+	case !errors.Is(err, errNoTerminal):
+		return "", err
+	}
+	fmt.Fprint(out, question)
+	type result struct {
+		line string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		line, err := bufio.NewReader(io.LimitReader(in, maxLine)).ReadString('\n')
+		if errors.Is(err, io.EOF) && line != "" {
+			err = nil
+		}
+		done <- result{strings.TrimSpace(line), err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return "", usage("nothing was typed, so nothing was changed")
+		}
+		return r.line, nil
+	case <-ctx.Done():
+		fmt.Fprintln(out)
+		return "", errors.New("interrupted; nothing was changed")
+	}
+}
+
+type pinsRemoveCmd struct {
+	Project string `arg:"" help:"The project."`
+	Pin     int    `help:"Only the pin with this number in pins list." placeholder:"N"`
+}
+
+func (c *pinsRemoveCmd) Run(parent *pinsCmd, std stdio, env environ) error {
+	path, f, err := parent.open(env)
+	if err != nil {
+		return err
+	}
+	rules, ok := f.Pins[c.Project]
+	if !ok {
+		return usage("%s has no pins in %s; cfa-responder pins list shows those that there are", wire.CleanName(c.Project, 63), path)
+	}
+	switch {
+	case c.Pin < 0 || c.Pin > len(rules):
+		return usage("%s has %d pin(s); cfa-responder pins list shows them", wire.CleanName(c.Project, 63), len(rules))
+	case c.Pin > 0 && len(rules) > 1:
+		f.Pins[c.Project] = slices.Delete(rules, c.Pin-1, c.Pin)
+	default:
+		delete(f.Pins, c.Project)
+	}
+	if err := writePins(path, f); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.err, "Removed, in %s. A responder that is running notices by itself.\n", path)
+	return nil
+}
+
+type pinsIssuerCmd struct {
+	Name     string `help:"What pins call it." required:"" placeholder:"NAME"`
+	Provider string `help:"Which CI it is: github, circleci. Default: github." default:"github" placeholder:"NAME"`
+	URL      string `help:"The exact issuer of its ID tokens, such as https://github.example.com/_services/token." placeholder:"URL"`
+	Remove   bool   `help:"Forget it."`
+}
+
+func (c *pinsIssuerCmd) Run(parent *pinsCmd, std stdio, env environ) error {
+	path, f, err := parent.open(env)
+	if err != nil {
+		return err
+	}
+	kept := len(f.Issuers)
+	f.Issuers = slices.DeleteFunc(slices.Clone(f.Issuers), func(e issuerEntry) bool { return e.Name == c.Name })
+	switch {
+	case c.Remove && kept == len(f.Issuers):
+		return usage("there is no issuer %s in %s", wire.CleanName(c.Name, 63), path)
+	case c.Remove:
+	case c.URL == "":
+		return usage("say which issuer with --url")
+	case ci.Find(c.Name) != nil:
+		return usage("%s alone stands for that CI's own issuer; give this one another name, such as my-%s", c.Name, c.Name)
+	default:
+		f.Issuers = append(f.Issuers, issuerEntry{Name: c.Name, Provider: c.Provider, URL: c.URL})
+	}
+	if _, err := f.compile(nil); err != nil {
+		return usage("%w", err)
+	}
+	if err := writePins(path, f); err != nil {
+		return err
+	}
+	if c.Remove {
+		fmt.Fprintf(std.err, "Forgotten, in %s.\n", path)
+	} else {
+		fmt.Fprintf(std.err, "Named, in %s. It counts for pins that say --provider %s.\n", path, c.Name)
+	}
+	return nil
+}
