@@ -6,6 +6,7 @@ package ask
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/continuousauth/action/internal/wire"
@@ -19,12 +20,20 @@ type opening struct {
 	busy      bool      // one is being prepared, for whichever challenge is the last by then
 }
 
-// ready says that an alive answer can be signed: there is a fresh token.
+// ready says that an alive answer can be signed: there is a fresh token, and what
+// goes with it.
 type ready struct {
 	key   string // the challenger's signing key
 	token string
-	err   error
+	link  string
+	text  string // details
+	err   error  // no token
+	dead  error  // no link
 }
+
+// linkWithin is how long making a link may take: the responder waits
+// wire.AliveWithin, and the rest of the way takes time too.
+const linkWithin = wire.AliveWithin - 5*time.Second
 
 // maxOpenings bounds how many challengers are answered at a time. Without pins a
 // relay can invent as many as it likes.
@@ -78,6 +87,10 @@ func (s *Session) freshen(ctx context.Context, signer string, o *opening) {
 	s.work.Go(func() {
 		r := ready{key: signer}
 		if r.err = sleep(ctx, wait); r.err == nil {
+			r.link, r.text, r.dead = s.accompany(ctx)
+		}
+		if r.err == nil && r.dead == nil {
+			// Last: a token must be of the moment.
 			r.token, r.err = s.tokens.get(ctx)
 		}
 		select {
@@ -85,6 +98,21 @@ func (s *Session) freshen(ctx context.Context, signer string, o *opening) {
 		case <-ctx.Done():
 		}
 	})
+}
+
+// accompany makes what a human is shown beside the proof.
+func (s *Session) accompany(ctx context.Context) (link, details string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, linkWithin, fmt.Errorf("no link within %s", linkWithin))
+	defer cancel()
+	if s.cfg.Link != nil {
+		if link, err = s.cfg.Link(ctx); err != nil {
+			return "", "", err
+		}
+	}
+	if s.cfg.Details != nil {
+		details = s.cfg.Details(ctx)
+	}
+	return link, details, nil
 }
 
 // alive signs and sends. Only here, by the goroutine that accepts answers, is it
@@ -98,6 +126,10 @@ func (s *Session) alive(ctx context.Context, conn link, r ready) error {
 	if s.held != nil || s.told != nil || s.shut[r.key] || s.spent[r.key] || time.Since(o.came) > wire.AliveWithin {
 		return nil
 	}
+	if r.dead != nil {
+		s.tell(Warning{"a responder opened the request, but there is no link to show: " + wire.Clean(r.dead.Error(), 600)})
+		return nil
+	}
 	if r.err != nil {
 		s.tell(Warning{"a responder opened the request, but cannot be shown that this job runs: " + noToken(s.cfg.Provider, r.err).What})
 		return nil
@@ -105,9 +137,12 @@ func (s *Session) alive(ctx context.Context, conn link, r ready) error {
 	envelope, err := wire.Sign(&wire.Alive{
 		Key: s.id, Digest: s.digest, Attempt: s.attempt, Reason: s.reason,
 		Nonce: o.challenge.Nonce, Connect: o.challenge.Connect, Responder: o.challenge.Key,
+		Link: r.link,
 	}, s.key)
 	if err != nil {
-		return err
+		// Link is the caller's, or a registry's.
+		s.tell(Warning{"a responder opened the request, but the link cannot be sent: " + wire.Clean(inWords(err), 300)})
+		return nil
 	}
 	o.answered = time.Now()
 	_, err = s.call(ctx, conn, wire.VerbAlive, wire.AliveMessage{Alive: envelope, Token: r.token})

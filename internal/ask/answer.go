@@ -84,6 +84,9 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 	}
 	var code *string
 	switch {
+	case s.cfg.Ask == wire.AskLink:
+		s.drop("an answer, though a link is followed and not answered")
+		return
 	case a.Ask != s.cfg.Ask:
 		s.unusable(signer, "it answers another question")
 		return

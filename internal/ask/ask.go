@@ -37,7 +37,7 @@ type Config struct {
 	Env      ci.Env
 
 	Project string // the project at the relay
-	Ask     string // wire.AskCode or wire.AskApproval; empty: a code
+	Ask     string // wire.AskCode, wire.AskLink or wire.AskApproval; empty: a code
 	Service string // what the answer is for: npm, rubygems, …
 	Format  string // the code's form, see [wire.Format]
 	Message string // the job's own words to the human; may be empty
@@ -45,6 +45,18 @@ type Config struct {
 	Responders []string // accepted signing keys (A…); empty: any that the relay accepts
 	Approvals  int      // people who must agree; 0 is 1
 	TypeMatch  bool     // the human must type the match code
+
+	// Link makes the link of a wire.AskLink request, anew each time that a
+	// responder opens the prompt: links die within minutes, and one that was made
+	// with the request would be dead before its human came. It runs beside the
+	// session; what it gives is signed into the proof that goes to that responder
+	// only. It has 25 s, because the responder waits 30. It may be called again
+	// while an earlier call still runs.
+	Link func(ctx context.Context) (string, error)
+	// Details is what a human may read on request: several lines, at most
+	// wire.MaxDetails bytes. It is called when a prompt is opened, as Link is; nil,
+	// or "": nothing.
+	Details func(ctx context.Context) string
 
 	Timeout time.Duration // from the first Await, at most wire.LongestWait
 
@@ -160,8 +172,11 @@ func prepare(cfg Config) (*Session, error) {
 	if cfg.Ask == "" {
 		cfg.Ask = wire.AskCode
 	}
-	if cfg.Ask != wire.AskCode && cfg.Ask != wire.AskApproval {
-		return nil, fmt.Errorf("ask %q: this session asks for a code or an approval", cfg.Ask)
+	switch {
+	case cfg.Ask != wire.AskCode && cfg.Ask != wire.AskApproval && cfg.Ask != wire.AskLink:
+		return nil, fmt.Errorf("ask %q: it is a code, a link or an approval", cfg.Ask)
+	case (cfg.Ask == wire.AskLink) != (cfg.Link != nil):
+		return nil, errors.New("ask: who asks to follow a link says how it is made, and nobody else does")
 	}
 	if cfg.Timeout < time.Second || cfg.Timeout > wire.LongestWait {
 		return nil, fmt.Errorf("timeout of %s: it must be from 1s to %s", cfg.Timeout, wire.LongestWait)
@@ -262,6 +277,18 @@ func (s *Session) Await(ctx context.Context) (Answer, error) {
 }
 
 var errDone = errors.New("ask: the request is done")
+
+// Follow is Await for a link: it asks, shows each responder that opens the
+// prompt a link, and returns nil when [Session.Done] has ended the request.
+// Nobody answers a link: whoever follows it is seen by the service, and the
+// caller sees the outcome there.
+func (s *Session) Follow(ctx context.Context) error {
+	_, err := s.Await(ctx)
+	if errors.Is(err, errDone) {
+		return nil
+	}
+	return err
+}
 
 // cause says why ctx ended, clean enough to be signed and shown to a human.
 func cause(ctx context.Context) string {
