@@ -6,6 +6,7 @@ package wire
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -45,7 +46,20 @@ type Request struct {
 	Responders []string `json:"responders,omitempty"` // accepted signing keys; empty: any enrolled one
 	Approvals  int      `json:"approvals,omitempty"`  // people who must agree; 0 is 1
 	TypeMatch  bool     `json:"type_match,omitempty"` // the human must type the match code
-	Proof      Proof    `json:"proof"`
+	// What is to be approved or followed a link for: files by their digest.
+	Artifacts []Artifact `json:"artifacts,omitempty"`
+	Proof     Proof      `json:"proof"`
+}
+
+// Artifact is one file that a request is about. All but name, digest and size
+// is the job's own word; what counts is the digest.
+type Artifact struct {
+	Name    string `json:"name"`   // the file's base name
+	SHA256  Digest `json:"sha256"` // of its bytes
+	Size    int64  `json:"size"`   // in bytes
+	Package string `json:"package,omitempty"`
+	Version string `json:"version,omitempty"`
+	Stage   string `json:"stage,omitempty"` // id of the staged version at npm, a UUID
 }
 
 // Alive answers a responder's challenge: the job is running, asks for this
@@ -55,10 +69,11 @@ type Alive struct {
 	Digest    Digest `json:"digest"`
 	Attempt   int    `json:"attempt"`
 	Reason    string `json:"reason"`
-	Nonce     Bytes  `json:"nonce"`     // of the challenge
-	Connect   string `json:"connect"`   // the challenger's connecting key
-	Responder string `json:"responder"` // the challenger's signing key
-	Link      string `json:"link,omitempty"`
+	Nonce     Bytes  `json:"nonce"`             // of the challenge
+	Connect   string `json:"connect"`           // the challenger's connecting key
+	Responder string `json:"responder"`         // the challenger's signing key
+	Link      string `json:"link,omitempty"`    // to follow, where a link is asked for; see CheckLink
+	Details   string `json:"details,omitempty"` // the job's own words, for a human who wants to read more; several lines
 }
 
 // Got is the receipt: the answer of this attempt opened.
@@ -136,6 +151,11 @@ type Answer struct {
 	Ask      string `json:"ask"`
 	Decision string `json:"decision"`
 	Sealed   Digest `json:"sealed"` // zero for an approval
+	// With a yes to an approval, and then always: when it was said, and the
+	// signature over the receipt's statement (internal/receipt), which the job
+	// can make by itself.
+	At      int64 `json:"at,omitempty"`
+	Receipt Bytes `json:"receipt,omitempty"`
 }
 
 // Decline is a human's no. It is final.
@@ -172,6 +192,7 @@ var (
 	relayName   = regexp.MustCompile(`^[a-z0-9.-]{1,253}$`)
 	projectName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 	serviceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	stageID     = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 	proofName   = regexp.MustCompile(`^[a-z0-9._/-]{1,64}$`)
 )
 
@@ -237,6 +258,16 @@ func (b *Request) check() error {
 	if (b.Approvals == 2 || b.Ask == AskApproval) && len(b.Responders) == 0 {
 		return malformed("approvals need pinned responders")
 	}
+	if b.Ask != AskCode && b.Format != "any" {
+		return malformed("a format other than any, though no code is asked for")
+	}
+	// A yes must be a yes to something.
+	if b.Ask == AskApproval && b.Message == "" && len(b.Artifacts) == 0 {
+		return malformed("an approval of nothing: neither a message nor artifacts")
+	}
+	if err := checkArtifacts(b.Ask, b.Artifacts); err != nil {
+		return err
+	}
 	if b.Proof["iss"] == "" || len(b.Proof) < 2 || len(b.Proof) > 24 {
 		return malformed("proof names no job")
 	}
@@ -267,8 +298,11 @@ func (b *Alive) check() error {
 	if (b.Reason == ReasonFirst) != (b.Attempt == 1) {
 		return malformed("reason does not fit the attempt")
 	}
-	if len(b.Link) > MaxLink {
-		return malformed("link of %d bytes, at most %d are allowed", len(b.Link), MaxLink)
+	if len(b.Details) > MaxDetails || !utf8.ValidString(b.Details) {
+		return malformed("details are longer than %d bytes or not UTF-8", MaxDetails)
+	}
+	if b.Link != "" {
+		return CheckLink(b.Link)
 	}
 	return nil
 }
@@ -329,6 +363,12 @@ func (b *Answer) check() error {
 	default:
 		return malformed("the decision does not fit what was asked")
 	}
+	switch approved := b.Decision == DecisionYes && b.Ask == AskApproval; {
+	case approved && (b.At <= 0 || len(b.Receipt) != 64):
+		return malformed("an approval without its time and receipt")
+	case !approved && (b.At != 0 || len(b.Receipt) != 0):
+		return malformed("a receipt of what is no approval")
+	}
 	return nil
 }
 
@@ -340,6 +380,57 @@ func (b *Decline) check() error {
 		return malformed("attempt out of range")
 	}
 	return checkText("reason", b.Reason)
+}
+
+// checkArtifacts refuses what a human could misread, or a receipt could not name.
+func checkArtifacts(ask string, list []Artifact) error {
+	switch {
+	case len(list) > MaxArtifacts:
+		return malformed("more than %d artifacts", MaxArtifacts)
+	case len(list) > 0 && ask == AskCode:
+		return malformed("artifacts, though a code is asked for")
+	}
+	for i, a := range list {
+		switch {
+		// A path would say where a file was at the job, and nothing of what it is.
+		case !printable(a.Name, 1, 200) || strings.ContainsAny(a.Name, `/\`) || a.Name == "." || a.Name == "..":
+			return malformed("not an artifact's name (a file's base name, 1 to 200 printable ASCII characters)")
+		// Two subjects of one name could be told apart by nobody who reads a receipt.
+		case slices.ContainsFunc(list[:i], func(b Artifact) bool { return a.Name == b.Name }):
+			return malformed("two artifacts of one name")
+		case a.SHA256 == Digest{}:
+			return malformed("an artifact without a digest")
+		case a.Size < 0 || a.Size > maxSize:
+			return malformed("an artifact's size is out of range")
+		case !printable(a.Package, 0, 214) || !printable(a.Version, 0, 256) || a.Version != "" && a.Package == "":
+			return malformed("an artifact's package or version is too long or not printable ASCII, or a version stands alone")
+		case a.Stage != "" && CheckStage(a.Stage) != nil:
+			return CheckStage(a.Stage)
+		}
+	}
+	return nil
+}
+
+// maxSize is what each JSON reader can hold exactly.
+const maxSize = 1<<53 - 1
+
+// CheckStage says whether s can be the id of a staged version: a lower-case
+// UUID, so that it can stand in a command as it is.
+func CheckStage(s string) error {
+	if !stageID.MatchString(s) {
+		return malformed("not the id of a staged version (a UUID in lower case)")
+	}
+	return nil
+}
+
+// printable says whether s is least to most characters of ASCII that show.
+func printable(s string, least, most int) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] >= 0x7F {
+			return false
+		}
+	}
+	return len(s) >= least && len(s) <= most
 }
 
 const maxAttempt = 1000

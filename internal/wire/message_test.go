@@ -20,7 +20,16 @@ func TestABodyOutOfRangeIsNeitherSignedNorOpened(t *testing.T) {
 	job, connect, sign := PublicKey(jobKey), PublicKey(connectKey), PublicKey(signKey)
 	request := func(change func(*Request)) *Request { r := validRequest(); change(r); return r }
 	alive := func(change func(*Alive)) *Alive { a := validAlive(); change(a); return a }
+	approval := func(change func(*Request)) *Request { r := validApproval(); change(r); return r }
+	artifact := func(change func(*Artifact)) *Request { r := validApproval(); change(&r.Artifacts[0]); return r }
+	yes := func(change func(*Answer)) *Answer { a := validYes(); change(a); return a }
 	long := strings.Repeat("x", MaxText+1)
+	artifacts := func(n int) (list []Artifact) {
+		for i := range n {
+			list = append(list, Artifact{Name: fmt.Sprint(i, ".tgz"), SHA256: Digest{byte(i + 1)}})
+		}
+		return list
+	}
 	many := func(n int) []string {
 		var keys []string
 		for i := range n {
@@ -49,7 +58,8 @@ func TestABodyOutOfRangeIsNeitherSignedNorOpened(t *testing.T) {
 		{"project with a dot", request(func(r *Request) { r.Project = "a.b" }), "project name"},
 		{"nothing asked", request(func(r *Request) { r.Ask = "" }), "asks for neither"},
 		{"password asked", request(func(r *Request) { r.Ask = "password" }), "asks for neither"},
-		{"link asked", request(func(r *Request) { r.Ask = AskLink }), ""},
+		{"link asked", request(func(r *Request) { r.Ask, r.Format = AskLink, "any" }), ""},
+		{"link asked, in the form of a code", request(func(r *Request) { r.Ask = AskLink }), "format other than any"},
 		{"service with a space", request(func(r *Request) { r.Service = "np m" }), "service name"},
 		{"no service", request(func(r *Request) { r.Service = "" }), "service name"},
 		{"no format", request(func(r *Request) { r.Format = "" }), "unknown format"},
@@ -76,7 +86,35 @@ func TestABodyOutOfRangeIsNeitherSignedNorOpened(t *testing.T) {
 		{"minus one approval", request(func(r *Request) { r.Approvals = -1 }), "neither 1 nor 2"},
 		{"two approvals of anybody", request(func(r *Request) { r.Approvals, r.Responders = 2, nil }), "pinned responders"},
 		{"an approval of anybody", request(func(r *Request) { r.Ask, r.Responders = AskApproval, nil }), "pinned responders"},
-		{"an approval", request(func(r *Request) { r.Ask, r.Format = AskApproval, "any" }), ""},
+		{"an approval of a message", approval(func(r *Request) { r.Artifacts = nil }), ""},
+		{"an approval of artifacts", approval(func(r *Request) { r.Message = "" }), ""},
+		{"an approval of nothing", approval(func(r *Request) { r.Message, r.Artifacts = "", nil }), "approval of nothing"},
+		{"an approval in the form of a code", approval(func(r *Request) { r.Format = "digits:6" }), "format other than any"},
+		{"artifacts with a link", approval(func(r *Request) { r.Ask = AskLink }), ""},
+		{"artifacts with a code", approval(func(r *Request) { r.Ask = AskCode }), "though a code"},
+		{"32 artifacts", approval(func(r *Request) { r.Artifacts = artifacts(32) }), ""},
+		{"33 artifacts", approval(func(r *Request) { r.Artifacts = artifacts(33) }), "more than 32"},
+		{"two artifacts of one name", approval(func(r *Request) { r.Artifacts[1].Name = r.Artifacts[0].Name }), "one name"},
+		{"the same bytes under two names", approval(func(r *Request) { r.Artifacts[1].SHA256 = r.Artifacts[0].SHA256 }), ""},
+		{"an artifact without a name", artifact(func(a *Artifact) { a.Name = "" }), "base name"},
+		{"an artifact with a name of 200", artifact(func(a *Artifact) { a.Name = long[:200] }), ""},
+		{"an artifact with a name of 201", artifact(func(a *Artifact) { a.Name = long[:201] }), "base name"},
+		{"an artifact with a path", artifact(func(a *Artifact) { a.Name = "dist/x.tgz" }), "base name"},
+		{"an artifact with a Windows path", artifact(func(a *Artifact) { a.Name = `dist\x.tgz` }), "base name"},
+		{"an artifact that is a folder", artifact(func(a *Artifact) { a.Name = ".." }), "base name"},
+		{"an artifact with a line break", artifact(func(a *Artifact) { a.Name = "x\ny" }), "base name"},
+		{"an artifact with a look-alike letter", artifact(func(a *Artifact) { a.Name = "w\u0456dgets.tgz" }), "base name"},
+		{"an artifact without a digest", artifact(func(a *Artifact) { a.SHA256 = Digest{} }), "without a digest"},
+		{"an artifact of less than nothing", artifact(func(a *Artifact) { a.Size = -1 }), "size"},
+		{"an artifact of nothing", artifact(func(a *Artifact) { a.Size = 0 }), ""},
+		{"an artifact beyond a double", artifact(func(a *Artifact) { a.Size = 1 << 53 }), "size"},
+		{"an artifact of a package without a version", artifact(func(a *Artifact) { a.Version = "" }), ""},
+		{"an artifact of a version without a package", artifact(func(a *Artifact) { a.Package = "" }), "stands alone"},
+		{"an artifact with a long package", artifact(func(a *Artifact) { a.Package = long[:215] }), "package or version"},
+		{"an artifact with an escape in its version", artifact(func(a *Artifact) { a.Version = "1\x1b[2K" }), "package or version"},
+		{"a stage that is a command", artifact(func(a *Artifact) { a.Stage = "$(id)" }), "UUID"},
+		{"a stage in upper case", artifact(func(a *Artifact) { a.Stage = "2B1E6D0C-9C0F-4F0A-8F60-3A1D5E0F7A11" }), "UUID"},
+		{"a stage with a line break", artifact(func(a *Artifact) { a.Stage += "\n" }), "UUID"},
 		{"no proof", request(func(r *Request) { r.Proof = Proof{} }), "proof"},
 		{"proof without issuer", request(func(r *Request) { r.Proof = Proof{"sub": "x", "run_id": "1"} }), "proof"},
 		{"proof of the issuer alone", request(func(r *Request) { r.Proof = proof(1) }), "proof"},
@@ -102,8 +140,12 @@ func TestABodyOutOfRangeIsNeitherSignedNorOpened(t *testing.T) {
 		{"challenger without a connecting key", alive(func(a *Alive) { a.Connect = "" }), "connecting key"},
 		{"challenger's keys swapped", alive(func(a *Alive) { a.Connect, a.Responder = a.Responder, a.Connect }), "connecting key"},
 		{"challenger without a signing key", alive(func(a *Alive) { a.Responder = connect }), "signing key"},
-		{"longest link", alive(func(a *Alive) { a.Link = strings.Repeat("x", MaxLink) }), ""},
-		{"link too long", alive(func(a *Alive) { a.Link = strings.Repeat("x", MaxLink+1) }), "link"},
+		{"longest link", alive(func(a *Alive) { a.Link = "https://a.example/" + strings.Repeat("x", MaxLink-18) }), ""},
+		{"link too long", alive(func(a *Alive) { a.Link = "https://a.example/" + strings.Repeat("x", MaxLink-17) }), "link"},
+		{"no link", alive(func(a *Alive) { a.Link = "" }), ""},
+		{"link that is none", alive(func(a *Alive) { a.Link = "javascript:alert(1)" }), "link"},
+		{"longest details", alive(func(a *Alive) { a.Details = strings.Repeat("x\n", MaxDetails/2) }), ""},
+		{"details too long", alive(func(a *Alive) { a.Details = strings.Repeat("x", MaxDetails+1) }), "details"},
 
 		{"got of attempt 0", &Got{Key: job}, "attempt out of range"},
 		{"got of a signing key", &Got{Key: sign, Attempt: 1}, "connecting key"},
@@ -134,8 +176,16 @@ func TestABodyOutOfRangeIsNeitherSignedNorOpened(t *testing.T) {
 		{"code without a sealed form", &Answer{Key: sign, Attempt: 1, Ask: AskCode, Decision: DecisionCode}, "does not fit"},
 		{"code where a link was asked for", &Answer{Key: sign, Attempt: 1, Ask: AskLink, Decision: DecisionCode, Sealed: Digest{1}}, "does not fit"},
 		{"code where an approval was asked for", &Answer{Key: sign, Attempt: 1, Ask: AskApproval, Decision: DecisionCode, Sealed: Digest{1}}, "does not fit"},
-		{"yes", &Answer{Key: sign, Attempt: 1, Ask: AskApproval, Decision: DecisionYes}, ""},
-		{"yes with a sealed form", &Answer{Key: sign, Attempt: 1, Ask: AskApproval, Decision: DecisionYes, Sealed: Digest{1}}, "does not fit"},
+		{"yes", validYes(), ""},
+		{"yes to a link, of one of two people", &Answer{Key: sign, Attempt: 1, Ask: AskLink, Decision: DecisionYes}, ""},
+		{"yes with a sealed form", yes(func(a *Answer) { a.Sealed = Digest{1} }), "does not fit"},
+		{"yes without a receipt", yes(func(a *Answer) { a.Receipt = nil }), "without its time and receipt"},
+		{"yes with half a receipt", yes(func(a *Answer) { a.Receipt = a.Receipt[:63] }), "without its time and receipt"},
+		{"yes without a time", yes(func(a *Answer) { a.At = 0 }), "without its time and receipt"},
+		{"yes before 1970", yes(func(a *Answer) { a.At = -1 }), "without its time and receipt"},
+		{"yes to a code with a receipt", yes(func(a *Answer) { a.Ask = AskCode }), "no approval"},
+		{"yes to a code with a time", yes(func(a *Answer) { a.Ask, a.Receipt = AskCode, nil }), "no approval"},
+		{"code with a receipt", &Answer{Key: sign, Attempt: 1, Ask: AskCode, Decision: DecisionCode, Sealed: Digest{1}, Receipt: filled(64, 1)}, "no approval"},
 		{"yes to nothing", &Answer{Key: sign, Attempt: 1, Decision: DecisionYes}, "does not fit"},
 		{"no decision", &Answer{Key: sign, Attempt: 1, Ask: AskApproval}, "does not fit"},
 		{"a no that is not a decline", &Answer{Key: sign, Attempt: 1, Ask: AskApproval, Decision: "no"}, "does not fit"},
@@ -212,7 +262,7 @@ func FuzzBody(f *testing.F) {
 		seeds = append(seeds, pair{uint8(i), mustJSON(f, c.body)})
 	}
 	job := PublicKey(jobKey)
-	seeds = append(seeds,
+	seeds = append(seeds, pair{0, mustJSON(f, validApproval())}, pair{8, mustJSON(f, validYes())},
 		pair{6, []byte(`{"why":"\ud800","digest":"` + strings.Repeat("0", 64) + `","key":"` + job + `"}`)},
 		pair{6, []byte(`{"key":"` + job + `","key":"` + job + `"}`)},
 		pair{2, []byte(`{"key":"` + job + `","attempt":1}`)},

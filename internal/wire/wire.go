@@ -38,6 +38,12 @@ const (
 	MaxText = 1000
 	// MaxLink bounds a URL shown to a human.
 	MaxLink = 2048
+	// MaxDetails bounds what a job adds for a human who wants to read more. With
+	// JSON's escapes it must fit MaxBody; who writes it sees to that.
+	MaxDetails = 6000
+	// MaxArtifacts bounds the files that one request is about: more than a human
+	// reads before saying yes.
+	MaxArtifacts = 32
 )
 
 // Times of the protocol, the same for every program.

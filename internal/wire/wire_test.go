@@ -50,6 +50,20 @@ func validAlive() *Alive {
 		Connect: PublicKey(connectKey), Responder: PublicKey(signKey), Link: "https://example.com/login/1"}
 }
 
+func validApproval() *Request {
+	r := validRequest()
+	r.Ask, r.Format = AskApproval, "any"
+	r.Artifacts = []Artifact{
+		{Name: "acme-widgets-1.2.3.tgz", SHA256: Digest{8}, Size: 48_211, Package: "@acme/widgets", Version: "1.2.3", Stage: "2b1e6d0c-9c0f-4f0a-8f60-3a1d5e0f7a11"},
+		{Name: "SHA256SUMS", SHA256: Digest{9}},
+	}
+	return r
+}
+
+func validYes() *Answer {
+	return &Answer{Key: PublicKey(signKey), Digest: Digest{1}, Attempt: 1, Ask: AskApproval, Decision: DecisionYes, At: 1_795_000_600, Receipt: filled(64, 3)}
+}
+
 // kindCase is one kind with a body that is good, its signer, and how to open it.
 type kindCase struct {
 	kind  Kind
