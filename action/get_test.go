@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -92,14 +91,3 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 }
 
 // The table decides how a typing error is caught before it costs an attempt.
-func TestKnownServicesHaveTheFormOfTheirCodes(t *testing.T) {
-	t.Parallel()
-	for service, want := range map[string]string{"npm": "digits:6", "rubygems": "digits:6", defaultService: "any", "anything-else": "any"} {
-		if got := formatOf(service); got != want {
-			t.Errorf("%s: %s", service, got)
-		}
-	}
-	if !regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`).MatchString(defaultService) {
-		t.Error("the default service has no service's name")
-	}
-}

@@ -65,16 +65,26 @@ func (h *handover) masks() bool {
 	return ok
 }
 
+// conceal has the CI hide a code in its log from now on, where it can.
+func (h *handover) conceal(code string) (hidden bool, err error) {
+	line, ok := h.masker(code)
+	if !ok {
+		return false, nil
+	}
+	if strings.ContainsAny(line, "\r\n") {
+		return false, errors.New("the command that masks the code has more than one line")
+	}
+	if _, err := io.WriteString(h.mask, line+"\n"); err != nil {
+		return false, fmt.Errorf("the code could not be masked: %w", err)
+	}
+	return true, nil
+}
+
 // code hands the code over. name is the request's.
 func (h *handover) code(code, name string) error {
-	line, ok := h.masker(code)
-	if ok {
-		if strings.ContainsAny(line, "\r\n") {
-			return errors.New("the command that masks the code has more than one line")
-		}
-		if _, err := io.WriteString(h.mask, line+"\n"); err != nil {
-			return fmt.Errorf("the code could not be masked: %w", err)
-		}
+	ok, err := h.conceal(code)
+	if err != nil {
+		return err
 	}
 	if h.github == "" {
 		if _, err := io.WriteString(h.out, code+"\n"); err != nil {

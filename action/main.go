@@ -14,7 +14,9 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/sethvargo/go-githubactions"
@@ -25,27 +27,70 @@ import (
 func main() {
 	noCoreDump()
 	ctx, stop := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	var passed signals
+	came := make(chan os.Signal, 8)
+	signal.Notify(came, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		s := <-signals
-		stop(fmt.Errorf("the job was stopped (%s)", s))
-		<-signals
-		os.Exit(exitCancelled) // whoever asks twice does not want to wait
+		for n := 1; ; n++ {
+			s := <-came
+			stop(fmt.Errorf("the job was stopped (%s)", s))
+			if !passed.on(s) && n > 1 {
+				os.Exit(exitCancelled) // whoever asks twice does not want to wait
+			}
+		}
 	}()
-	os.Exit(run(ctx, os.Args[1:], stdio{os.Stdout, os.Stderr, os.Getenv}))
+	os.Exit(run(ctx, os.Args[1:], stdio{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, environ: os.Environ, signals: &passed,
+	}))
 }
 
 // stdio is all that a subcommand touches of its process, but for the files that
-// it is told to read or write.
+// it is told to read or write, and the commands that it is told to run.
 type stdio struct {
-	out    io.Writer
-	err    io.Writer
-	getenv func(string) string
+	in      *os.File // handed to the command that exec runs
+	out     io.Writer
+	err     io.Writer
+	getenv  func(string) string
+	environ func() []string // for the commands that are run
+	signals *signals
+	pause   func(time.Duration) time.Duration // how long to wait instead; nil: as long as that
+}
+
+// signals passes on what would stop this process, while a command runs that has
+// the first right to it.
+type signals struct {
+	mu sync.Mutex
+	to func(os.Signal)
+}
+
+// on passes s on, if there is somebody to take it.
+func (p *signals) on(s os.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.to == nil {
+		return false
+	}
+	p.to(s)
+	return true
+}
+
+// pass has signals passed to f until the function that it returns is called.
+func (p *signals) pass(f func(os.Signal)) (end func()) {
+	if p == nil {
+		return func() {}
+	}
+	set := func(f func(os.Signal)) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.to = f
+	}
+	set(f)
+	return func() { set(nil) }
 }
 
 // Exit codes of every subcommand; those below 80 are from sysexits.h. No end
-// without a code in hand is 0.
+// without a code in hand is 0. exec ends as its command did; these are for when it
+// never came to that.
 const (
 	exitOK          = 0  // got it
 	exitUsage       = 64 // what was given is wrong, or this is no CI job
@@ -56,13 +101,20 @@ const (
 	exitCancelled   = 82 // stopped, withdrawn, or the code could not be handed over
 )
 
-// exit is an error that ends the program with a code of its own.
+// exit is an error that ends the program with a code of its own. An err of nil has
+// been said already, by the command that was run.
 type exit struct {
 	code int
 	err  error
 }
 
-func (e *exit) Error() string { return e.err.Error() }
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
 func (e *exit) Unwrap() error { return e.err }
 
 func usage(format string, args ...any) error {
@@ -90,6 +142,7 @@ func exitCode(err error) int {
 
 type cli struct {
 	Request requestCmd       `cmd:"" help:"Ask a human for a code, and hand it to this job."`
+	Exec    execCmd          `cmd:"" help:"Run a command, and ask a human for the second factor that it wants."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
@@ -113,7 +166,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 	if err == nil {
 		err = parsed.Run()
 	} else {
-		err = usage("%w; see cfa request --help", err)
+		err = usage("%w; see cfa --help", err)
 	}
 	if err != nil {
 		report(io, err)
@@ -125,6 +178,9 @@ func run(ctx context.Context, args []string, io stdio) int {
 // which stands at the top of the run's page. Both go to stderr, because stdout
 // may be read by a program.
 func report(io stdio, err error) {
+	if e, ok := errors.AsType[*exit](err); ok && e.err == nil {
+		return
+	}
 	say := &log{w: io.err}
 	text := err.Error()
 	if f, ok := errors.AsType[*ask.Failure](err); ok {

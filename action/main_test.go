@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,9 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(e.WorkDir, "outputs"), nil, 0o600)
 		},
 		Condition: func(name string) (bool, error) {
+			if name == "pty" {
+				return runtime.GOOS != "windows", nil
+			}
 			if name == "bash" {
 				return hasBash(), nil
 			}
@@ -129,7 +133,7 @@ func runs(t *testing.T, before string, env []string, args ...string) ran {
 	r := startRelay(t, dir)
 	e := &environment{lines: append(append(r.job(t), "GITHUB_OUTPUT="+path), env...)}
 	var out, log bytes.Buffer
-	code := run(t.Context(), append([]string{"request"}, args...), stdio{&out, &log, e.get})
+	code := run(t.Context(), append([]string{"request"}, args...), stdio{out: &out, err: &log, getenv: e.get})
 	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +271,7 @@ func TestAMaskThatCannotBeWrittenKeepsTheCode(t *testing.T) {
 	}
 	e := &environment{lines: append(startRelay(t, dir).job(t), "GITHUB_OUTPUT="+path)}
 	var log bytes.Buffer
-	code := run(t.Context(), []string{"request", "--project", "answers"}, stdio{broken{}, &log, e.get})
+	code := run(t.Context(), []string{"request", "--project", "answers"}, stdio{out: broken{}, err: &log, getenv: e.get})
 	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +288,7 @@ func (broken) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 func TestALogThatIsGoneChangesNoExitCode(t *testing.T) {
 	t.Parallel()
 	e := &environment{lines: []string{"GITHUB_ACTIONS=true"}}
-	if code := run(t.Context(), []string{"request"}, stdio{broken{}, broken{}, e.get}); code != exitUsage {
+	if code := run(t.Context(), []string{"request"}, stdio{out: broken{}, err: broken{}, getenv: e.get}); code != exitUsage {
 		t.Errorf("exit code %d", code)
 	}
 }

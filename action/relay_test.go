@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,9 @@ func (everyone) Check(c server.ClientAuthentication) bool {
 // relay is the scripted one. Its projects:
 //
 //	answers    a human answers at once with testCode
+//	second     … with 111111 first, and with testCode when that was rejected
+//	many       … with testCode, and with 222222 as the next one
+//	follows    a human opens the prompt, and follows the link by fetching it
 //	percent    … with a code that a runner would unescape
 //	blank      … with a code of spaces
 //	poisoned   … and has a name that tries to write outputs and commands
@@ -109,7 +113,7 @@ func startRelay(t testing.TB, dir string) *relay {
 func (r *relay) handle(t testing.TB, key, verb string, data []byte) (*wire.Reply, *wire.Hint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if verb != wire.VerbState {
+	if verb != wire.VerbState && verb != wire.VerbAlive {
 		f, err := os.OpenFile(r.file, os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
 			t.Error(err)
@@ -135,6 +139,24 @@ func (r *relay) handle(t testing.TB, key, verb string, data []byte) (*wire.Reply
 		}
 		st.Rev++
 		switch verb {
+		case wire.VerbRejected, wire.VerbNext:
+			st.State, st.Attempt, st.Reason = "pending", st.Attempt+1, map[string]string{wire.VerbRejected: wire.ReasonRejected, wire.VerbNext: wire.ReasonNext}[verb]
+			code := testCode
+			if verb == wire.VerbNext {
+				code = "222222"
+			}
+			return &wire.Reply{State: st}, r.answer(t, key, st.Attempt, code)
+		case wire.VerbAlive:
+			var m wire.AliveMessage
+			if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+				t.Error(err)
+			}
+			a, err := wire.Open[wire.Alive](m.Alive, key)
+			if err != nil {
+				t.Error(err)
+			}
+			go r.follow(t, a.Link)
+			return &wire.Reply{State: st}, nil
 		case wire.VerbGot:
 			st.State, st.By = "delivered", "Ana"
 			switch r.asked[key].Project {
@@ -185,16 +207,44 @@ func (r *relay) handle(t testing.TB, key, verb string, data []byte) (*wire.Reply
 		code = "50%0Aoff%25"
 	case "blank":
 		code = "   "
+	case "second":
+		code = "111111"
+	case "follows":
+		desk, err := wire.NewConnectKey()
+		if err != nil {
+			t.Error(err)
+		}
+		e, err := wire.Sign(&wire.Challenge{Key: r.key, Connect: wire.PublicKey(desk), Digest: digest, Nonce: make([]byte, 16)}, r.sign)
+		if err != nil {
+			t.Error(err)
+		}
+		return &wire.Reply{State: st}, &wire.Hint{Hint: wire.HintChallenge, Key: key, Envelope: &e}
 	}
-	sealed, err := seal.Close(q.HPKE, seal.To{Digest: digest, Attempt: 1, Ask: wire.AskCode, Responder: r.key}, code)
+	return &wire.Reply{State: st}, r.answer(t, key, 1, code)
+}
+
+// answer is an honest responder's.
+func (r *relay) answer(t testing.TB, key string, attempt int, code string) *wire.Hint {
+	to := seal.To{Digest: r.digest[key], Attempt: attempt, Ask: wire.AskCode, Responder: r.key}
+	sealed, err := seal.Close(r.asked[key].HPKE, to, code)
 	if err != nil {
 		t.Error(err)
 	}
-	e, err := wire.Sign(&wire.Answer{Key: r.key, Digest: digest, Attempt: 1, Ask: wire.AskCode, Decision: wire.DecisionCode, Sealed: sealed.Hash()}, r.sign)
+	e, err := wire.Sign(&wire.Answer{Key: r.key, Digest: to.Digest, Attempt: attempt, Ask: wire.AskCode, Decision: wire.DecisionCode, Sealed: sealed.Hash()}, r.sign)
 	if err != nil {
 		t.Error(err)
 	}
-	return &wire.Reply{State: st}, &wire.Hint{Hint: wire.HintAnswer, Key: key, Envelope: &e, Sealed: &sealed}
+	return &wire.Hint{Hint: wire.HintAnswer, Key: key, Envelope: &e, Sealed: &sealed}
+}
+
+// follow is a human who follows a link.
+func (r *relay) follow(t testing.TB, link string) {
+	resp, err := http.Get(link)
+	if err != nil {
+		t.Errorf("follow %q: %v", link, err)
+		return
+	}
+	resp.Body.Close()
 }
 
 // job is the environment of a step on GitHub, against that relay.

@@ -13,6 +13,7 @@ import (
 	"github.com/continuousauth/action/internal/ask"
 	"github.com/continuousauth/action/internal/ci"
 	"github.com/continuousauth/action/internal/dial"
+	"github.com/continuousauth/action/internal/service"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -25,18 +26,27 @@ type relayFlags struct {
 	Project   string `placeholder:"NAME" required:"" help:"The project at the relay, whose humans are asked."`
 }
 
-type requestCmd struct {
+// askFlags say what is asked for, and of whom.
+type askFlags struct {
 	relayFlags
 	Timeout    time.Duration `default:"30m" placeholder:"TIME" help:"How long to wait for an answer, at most 6h and the relay's own limit. Default: 30m."`
 	Message    string        `placeholder:"TEXT" help:"Words of the job to the human, shown as such."`
 	Service    string        `placeholder:"NAME" help:"What the code is for: npm, rubygems, or any other name of a-z, 0-9, ., _ and -."`
 	Format     string        `placeholder:"FORM" help:"The form of the code: digits:6, digits:6-8, hex:64, alnum:8 or any. Default: what the service takes."`
 	Responders string        `placeholder:"KEYS" help:"Signing keys (A...) that may answer, separated by commas or spaces. Default: any that the relay accepts."`
-	Output     string        `placeholder:"WHERE" help:"Where the code goes: github (outputs of the step: code, responder, request-id) or stdout (the code alone). What goes to stdout must be captured, as in code=$(cfa request ...): in the log it can be read before it is masked, and for good on a CI that cannot mask, such as CircleCI. Default: github in a GitHub step, else stdout."`
+}
+
+type requestCmd struct {
+	askFlags
+	Output string `placeholder:"WHERE" help:"Where the code goes: github (outputs of the step: code, responder, request-id) or stdout (the code alone). What goes to stdout must be captured, as in code=$(cfa request ...): in the log it can be read before it is masked, and for good on a CI that cannot mask, such as CircleCI. Default: github in a GitHub step, else stdout."`
 }
 
 // AfterApply refuses what is wrong before anything is done.
-func (r *requestCmd) AfterApply() error {
+func (r *requestCmd) AfterApply() error { return r.check() }
+
+// check refuses what is wrong, in the words of the flags, and fills in what was
+// not given.
+func (r *askFlags) check() error {
 	if err := wire.CheckProject(r.Project); err != nil {
 		return fmt.Errorf("--project is %s", plain(err))
 	}
@@ -52,13 +62,13 @@ func (r *requestCmd) AfterApply() error {
 		return fmt.Errorf("--message is longer than %d bytes, or not UTF-8", wire.MaxText)
 	}
 	if r.Service == "" {
-		r.Service = defaultService
+		r.Service = service.Default
 	}
 	if err := checkField(func(q *wire.Request) { q.Service = r.Service }); err != nil {
 		return fmt.Errorf("--service %q: %s", wire.Clean(r.Service, 80), plain(err))
 	}
 	if r.Format == "" {
-		r.Format = formatOf(r.Service)
+		r.Format = service.Format(r.Service)
 	}
 	if _, err := wire.ParseFormat(r.Format); err != nil {
 		return fmt.Errorf("--format: %s", plain(err))
@@ -89,12 +99,21 @@ func checkField(set func(*wire.Request)) error {
 		return err
 	}
 	q := &wire.Request{
-		Key: wire.PublicKey(key), Relay: "relay", Project: "project", Ask: wire.AskCode, Service: defaultService, Format: "any",
+		Key: wire.PublicKey(key), Relay: "relay", Project: "project", Ask: wire.AskCode, Service: service.Default, Format: "any",
 		Made: 1, Deadline: 2, HPKE: make([]byte, 32), Proof: wire.Proof{"iss": "-", "job": "-"},
 	}
 	set(q)
 	_, err = wire.Sign(q, key)
 	return err
+}
+
+// config is what these flags ask.
+func (r *askFlags) config(relay *dial.Relay, provider *ci.Provider, env ci.Env, say *log) ask.Config {
+	return ask.Config{
+		Relay: relay, Provider: provider, Env: env,
+		Project: r.Project, Service: r.Service, Format: r.Format, Message: r.Message,
+		Responders: keys(r.Responders), Timeout: r.Timeout, Tell: say.event,
+	}
 }
 
 // keys takes a list of keys apart.
@@ -127,11 +146,7 @@ func (r *requestCmd) Run(ctx context.Context, io stdio) error {
 	if err != nil {
 		return err
 	}
-	session, err := ask.New(ask.Config{
-		Relay: relay, Provider: provider, Env: env,
-		Project: r.Project, Service: r.Service, Format: r.Format, Message: r.Message,
-		Responders: keys(r.Responders), Timeout: r.Timeout, Tell: say.event,
-	})
+	session, err := ask.New(r.config(relay, provider, env, say))
 	if err != nil {
 		return usage("%s", plain(err))
 	}

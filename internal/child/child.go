@@ -54,16 +54,25 @@ type Command struct {
 	// Terminal gives it a terminal of its own, as standard input, output and
 	// error; Err then gets nothing, and Stdin must be nil. Not on Windows.
 	Terminal bool
-	// Prompt, with Terminal: when what it has written since the last reply matches,
-	// Reply is called, and what it gives is typed, with Enter. An error of Reply
-	// ends the command and is what [Run] returns.
+	// Prompt, with Terminal: when what it has shown since the last reply matches,
+	// Reply is called with that, and what it gives is typed, with Enter. n counts
+	// from 1. An error of Reply ends the command and is what [Run] returns.
 	Prompt *regexp.Regexp
-	Reply  func(ctx context.Context, n int) (string, error) // n counts from 1
+	Reply  func(ctx context.Context, n int, shown string) (string, error)
+	// Say is what is typed, with Enter, where what it has shown since the last
+	// reply matches: questions that are no secret.
+	Say []Said
 
 	// See is called with the end of what it has written so far (at most 64 KiB,
 	// without escape sequences) each time that there is more, standard error after
 	// standard output. It must be quick.
 	See func(text string)
+}
+
+// Said is a question that a tool asks on a terminal, and what to say to it.
+type Said struct {
+	Question *regexp.Regexp
+	Answer   string
 }
 
 // A Result is how a command ended.

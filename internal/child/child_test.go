@@ -229,7 +229,7 @@ func typing(script string, codes ...string) (c Command, out *lockedBuffer, asked
 	asked, out = new(int), &lockedBuffer{}
 	c = sh(script)
 	c.Terminal, c.Prompt, c.Out = true, regexp.MustCompile(`(?i)one-time password:\s*$`), out
-	c.Reply = func(_ context.Context, n int) (string, error) {
+	c.Reply = func(_ context.Context, n int, _ string) (string, error) {
 		*asked = n
 		if n > len(codes) {
 			return "", errors.New("there are no more codes")
@@ -286,6 +286,24 @@ func TestACodeIsTypedAtThePromptAndItsEchoIsNotPassedOn(t *testing.T) {
 	}
 }
 
+func TestAQuestionThatIsNoSecretIsAnsweredByItself(t *testing.T) {
+	t.Parallel()
+	c, out, asked := typing(`printf 'Open it now? (Y/n) '; read x; printf 'One-time password: '; read y; echo "$x took it"`, "918273")
+	c.Say = []Said{{regexp.MustCompile(`Open it now\? \(Y/n\)\s*$`), "n"}}
+	var shown []string
+	reply := c.Reply
+	c.Reply = func(ctx context.Context, n int, text string) (string, error) {
+		shown = append(shown, text)
+		return reply(ctx, n, text)
+	}
+	if res, err := Run(t.Context(), c); err != nil || res.Code != 0 || *asked != 1 || !strings.Contains(out.String(), "n took it") {
+		t.Errorf("%d, %v, %d replies: %q", res.Code, err, *asked, out)
+	}
+	if len(shown) != 1 || strings.Contains(shown[0], "Open it") || !strings.Contains(shown[0], "One-time") {
+		t.Errorf("shown %q", shown)
+	}
+}
+
 func TestAFailedReplyEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	c, _, _ := typing(`printf 'One-time password: '; read x; printf 'One-time password: '; read x; echo "never $x"`, "111111")
@@ -298,7 +316,7 @@ func TestAFailedReplyEndsTheCommand(t *testing.T) {
 func TestACommandThatEndsWhileItIsAskedForEndsTheAsking(t *testing.T) {
 	t.Parallel()
 	c, _, _ := typing(`printf 'One-time password: '; sleep 0.3; exit 7`)
-	c.Reply = func(ctx context.Context, _ int) (string, error) {
+	c.Reply = func(ctx context.Context, _ int, _ string) (string, error) {
 		<-ctx.Done()
 		return "", nil
 	}

@@ -89,15 +89,26 @@ func (t *terminal) came(p *Process, b []byte) {
 	if len(t.since) > maxLook {
 		t.since = append(t.since[:0], t.since[len(t.since)-maxLook:]...)
 	}
-	if t.c.Prompt == nil || t.c.Reply == nil || t.asking || !t.c.Prompt.Match(plain(t.since)) {
+	if t.asking {
+		return
+	}
+	shown := plain(t.since)
+	for _, s := range t.c.Say {
+		if s.Question.Match(shown) {
+			t.since = t.since[:0]
+			_, _ = io.WriteString(t.f, s.Answer+"\r")
+			return
+		}
+	}
+	if t.c.Prompt == nil || t.c.Reply == nil || !t.c.Prompt.Match(shown) {
 		return
 	}
 	t.asking = true
 	t.replies++
-	n := t.replies
+	n, text := t.replies, string(shown)
 	// Beside the reading: a command that asks and goes on to write must not block.
 	t.typed.Go(func() {
-		text, err := t.c.Reply(t.ctx, n)
+		text, err := t.c.Reply(t.ctx, n, text)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if err != nil {

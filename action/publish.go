@@ -1,0 +1,201 @@
+package main
+
+// A plan at work: pack first, then publish each tarball with a factor of its own.
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/continuousauth/action/internal/child"
+	"github.com/continuousauth/action/internal/service"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+// tarball is one that is to be published.
+type tarball struct {
+	path          string
+	name, version string
+	private       bool
+	integrity     string // as npm's registry has it: sha512-, base64
+	sha256        string // hex
+	size          int64
+}
+
+// maxManifest bounds a package.json, in bytes.
+const maxManifest = 1 << 20
+
+// publish runs a plan.
+func (e *execution) publish(ctx context.Context, p *service.Plan) error {
+	once := func(argv []string) error {
+		res, err := e.run(ctx, argv, "", nil)
+		if err != nil {
+			return err
+		}
+		return ended(res.Code)
+	}
+	for _, argv := range p.Before {
+		if err := once(argv); err != nil {
+			return err
+		}
+	}
+	var paths []string
+	if p.Pack == nil {
+		paths = e.tarballs()
+	} else {
+		// Nobody else may put a tarball there, or another in a tarball's place.
+		dir, err := os.MkdirTemp(e.io.getenv("RUNNER_TEMP"), "cfa-pack-")
+		if err != nil {
+			return &exit{exitCancelled, fmt.Errorf("there is no folder to pack into: %w; nothing was published", err)}
+		}
+		defer os.RemoveAll(dir)
+		argv := slices.Clone(p.Pack)
+		for i := range argv {
+			argv[i] = strings.ReplaceAll(argv[i], service.Folder, dir)
+		}
+		if err := once(argv); err != nil {
+			return err
+		}
+		if paths, err = filepath.Glob(filepath.Join(dir, "*.tgz")); err != nil || len(paths) == 0 {
+			return &exit{exitCancelled, errors.New("packing made no tarball, so there is nothing to publish")}
+		}
+	}
+	for _, path := range paths {
+		if ctx.Err() != nil {
+			return &exit{exitCancelled, fmt.Errorf("stopped before %s was published", filepath.Base(path))}
+		}
+		if err := e.publishOne(ctx, p, path, len(paths)); err != nil {
+			return err
+		}
+	}
+	for _, argv := range p.After {
+		if err := once(argv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tarballs are the command's own.
+func (e *execution) tarballs() (paths []string) {
+	for _, a := range e.Command[1:] {
+		if !strings.HasPrefix(a, "-") && (strings.HasSuffix(a, ".tgz") || strings.HasSuffix(a, ".tar.gz")) {
+			paths = append(paths, a)
+		}
+	}
+	return paths
+}
+
+func (e *execution) publishOne(ctx context.Context, p *service.Plan, path string, of int) error {
+	t, err := readTarball(path)
+	if err != nil {
+		return &exit{exitCancelled, fmt.Errorf("%s is no package's tarball: %w; nothing of it was published", filepath.Base(path), err)}
+	}
+	if t.private {
+		// As npm publish does with a workspace that is not to be published.
+		e.say.line("%s is private, and not published", t.name)
+		return nil
+	}
+	if of > 1 {
+		e.say.line("publishing %s %s", t.name, t.version)
+	}
+	if e.Message == "" {
+		e.Message = wire.Clean(fmt.Sprintf("publish %s %s (sha256 %s)", t.name, t.version, t.sha256), wire.MaxText)
+	}
+	return e.until(ctx, &task{argv: p.Publish(path), exists: func(ctx context.Context) presence {
+		return e.present(ctx, p, t)
+	}})
+}
+
+// present asks the registry, by the tool itself, which bytes a version has there.
+func (e *execution) present(ctx context.Context, p *service.Plan, t tarball) presence {
+	var said strings.Builder
+	res, err := child.Run(ctx, child.Command{Argv: p.View(t.name, t.version), Env: e.io.environ(), Out: &said})
+	if err != nil {
+		return unknown
+	}
+	if res.Code != 0 {
+		if strings.Contains(string(res.Err)+string(res.Out), "E404") {
+			return absent
+		}
+		return unknown
+	}
+	var have string
+	if strings.TrimSpace(said.String()) == "" {
+		return absent // the package is there, this version is not
+	}
+	if json.Unmarshal([]byte(said.String()), &have) != nil || !strings.HasPrefix(have, "sha512-") {
+		return unknown
+	}
+	if have == t.integrity {
+		return same
+	}
+	return different
+}
+
+// readTarball reads what a package's tarball says of itself, and its digests.
+func readTarball(path string) (t tarball, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return t, err
+	}
+	defer f.Close()
+	short, long := sha256.New(), sha512.New()
+	if t.size, err = io.Copy(io.MultiWriter(short, long), f); err != nil {
+		return t, err
+	}
+	t.path, t.sha256 = path, hex.EncodeToString(short.Sum(nil))
+	t.integrity = "sha512-" + base64.StdEncoding.EncodeToString(long.Sum(nil))
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return t, err
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return t, err
+	}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return t, errors.New("it has no package.json")
+		}
+		if err != nil {
+			return t, err
+		}
+		// In a folder, whose name is anything: npm strips the first part.
+		if _, name, ok := strings.Cut(h.Name, "/"); !ok || name != "package.json" || h.Typeflag != tar.TypeReg {
+			continue
+		}
+		var v struct {
+			Name    string `json:"name"`
+			Version string `json:"version"`
+			Private bool   `json:"private"`
+		}
+		data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+		if err != nil {
+			return t, err
+		}
+		if len(data) > maxManifest {
+			return t, fmt.Errorf("its package.json has more than %d bytes", maxManifest)
+		}
+		if err := json.Unmarshal(data, &v); err != nil {
+			return t, fmt.Errorf("its package.json cannot be read: %w", err)
+		}
+		if v.Name == "" || v.Version == "" {
+			return t, errors.New("its package.json has no name or no version")
+		}
+		t.name, t.version, t.private = v.Name, v.Version, v.Private
+		return t, nil
+	}
+}

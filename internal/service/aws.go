@@ -1,0 +1,58 @@
+package service
+
+// AWS: a code becomes credentials of a session, which the command gets. From the
+// AWS CLI's documentation (sts get-session-token), not tried out. The code would be
+// an argument, which every user of the machine could read; so all of it goes in as
+// JSON on standard input.
+
+import (
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+var aws = &Service{
+	Name: "aws", Title: "AWS",
+	Format: "digits:6", Retries: 0, Life: 30 * time.Second, // AWS takes each code once
+	Login: &Login{Argv: awsArgv, Input: awsInput, Refused: regexp.MustCompile(`\(AccessDenied\).*MultiFactorAuthentication`), Vars: awsVars},
+}
+
+func awsArgv(env func(string) string) ([]string, error) {
+	if env("AWS_MFA_SERIAL") == "" {
+		return nil, errors.New("AWS_MFA_SERIAL is not set: the device's ARN, arn:aws:iam::<account>:mfa/<user>")
+	}
+	return []string{"aws", "sts", "get-session-token", "--output", "json", "--cli-input-json", "file:///dev/stdin"}, nil
+}
+
+func awsInput(code string, env func(string) string) (string, error) {
+	v := struct {
+		SerialNumber    string
+		TokenCode       string
+		DurationSeconds int `json:",omitempty"`
+	}{SerialNumber: env("AWS_MFA_SERIAL"), TokenCode: code}
+	if d := env("AWS_MFA_DURATION"); d != "" {
+		n, err := strconv.Atoi(d)
+		if err != nil || n < 900 || n > 129600 {
+			return "", errors.New("AWS_MFA_DURATION is the session's length in seconds, 900 to 129600")
+		}
+		v.DurationSeconds = n
+	}
+	b, err := json.Marshal(v)
+	return string(b), err
+}
+
+// awsVars reads {"Credentials": {"AccessKeyId", "SecretAccessKey", "SessionToken"}}.
+func awsVars(out []byte) (vars, secrets []string, err error) {
+	var v struct {
+		Credentials struct{ AccessKeyId, SecretAccessKey, SessionToken string }
+	}
+	c := &v.Credentials
+	if json.Unmarshal(out, &v) != nil || c.AccessKeyId == "" || c.SecretAccessKey == "" || c.SessionToken == "" {
+		return nil, nil, errors.New("it ended well and printed no credentials")
+	}
+	return []string{
+		"AWS_ACCESS_KEY_ID=" + c.AccessKeyId, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken,
+	}, []string{c.SecretAccessKey, c.SessionToken}, nil
+}

@@ -1,0 +1,206 @@
+package service
+
+// npm, 10 and later. What it says and takes was tried out against a stand-in
+// registry with 10.9, 11.6, 11.15, 11.19 and 12.2; its source: npm/cli,
+// lib/utils/auth.js and lib/commands/publish.js, npm/npm-registry-fetch.
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+var npm = &Service{
+	Name: "npm", Title: "npm",
+	// Six digits of an authenticator; a recovery code has 64 hex digits.
+	Format: "digits:6", Retries: 2,
+	// The registry takes a code of its half minute, and of the one before.
+	Reuse: true, Life: 50 * time.Second,
+	Is:   func(argv []string) bool { return runs(argv, "npm", "publish") },
+	Env:  []string{"NPM_CONFIG_OTP"},
+	Read: readNPM,
+	Link: &Link{
+		// From 11.11 on the error has both addresses as JSON; what goes to stderr
+		// has them redacted.
+		Set: []string{"NPM_CONFIG_JSON=true"}, Pair: npmPair,
+		// Before, only a terminal shows it, and npm waits there by itself.
+		Terminal: []string{"NPM_CONFIG_BROWSER=false", "NPM_CONFIG_JSON=false"},
+		Shown:    regexp.MustCompile(`(?m)^(?:Authenticate your account at:|Open this URL in your browser to authenticate:)\r?\n(https?://\S+?)\r?$`),
+	},
+	LinkHosts: []string{"www.npmjs.com"},
+	Plan:      planNPM,
+}
+
+var (
+	npmCode   = regexp.MustCompile(`(?m)^npm (?:error|ERR!) code (E[A-Z0-9]+)\r?$`)
+	npmExists = regexp.MustCompile(`(?i)cannot publish over (?:the )?(?:previously|existing)`)
+	npmOpen   = regexp.MustCompile(`(?m)Open this URL in your browser to authenticate:|Authenticate your account at:`)
+)
+
+// npmErrors are the codes of errors that npm printed, as lines or as JSON.
+func npmErrors(r Run) []string {
+	var codes []string
+	for _, stream := range [][]byte{r.Err, r.Out} {
+		for _, m := range npmCode.FindAllSubmatch(stream, -1) {
+			codes = append(codes, string(m[1]))
+		}
+	}
+	var v struct {
+		Error struct {
+			Code string `json:"code"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(last(r.Out), &v) == nil && v.Error.Code != "" {
+		codes = append(codes, v.Error.Code)
+	}
+	return codes
+}
+
+func readNPM(r Run) Verdict {
+	codes := npmErrors(r)
+	only := func(code string) bool {
+		return len(codes) > 0 && !slices.ContainsFunc(codes, func(c string) bool { return c != code })
+	}
+	switch {
+	case only("EOTP"):
+		if _, _, ok := npmPair(r.Out); ok || r.has(npmOpen) {
+			return WantsLink
+		}
+		return WantsCode
+	case only("E429"):
+		return Limited
+	case r.has(npmExists) && (len(codes) == 0 || only("E403") || only("E409") || only("EPUBLISHCONFLICT")):
+		return Exists
+	case slices.ContainsFunc(codes, func(c string) bool { return npmServer.MatchString(c) }) && len(codes) == 1:
+		return Unsure
+	}
+	return Failed
+}
+
+// npmServer are errors after which the registry may have taken what it was sent.
+var npmServer = regexp.MustCompile(`^(?:E5[0-9][0-9]|ECONNRESET|ETIMEDOUT|EPIPE|ESOCKETTIMEDOUT|ERR_SOCKET_TIMEOUT|E409)$`)
+
+// npmPair reads the error that npm prints as JSON.
+func npmPair(out []byte) (auth, done string, ok bool) {
+	var v struct {
+		Error struct {
+			Code string `json:"code"`
+			Auth string `json:"authUrl"`
+			Done string `json:"doneUrl"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(last(out), &v) != nil || v.Error.Code != "EOTP" || v.Error.Auth == "" || v.Error.Done == "" {
+		return "", "", false
+	}
+	return v.Error.Auth, v.Error.Done, true
+}
+
+// npmFlags are the options of npm publish that a plan understands; true: with a
+// value, which may stand in the next argument.
+var npmFlags = map[string]bool{
+	"--access": true, "--tag": true, "--registry": true, "--userconfig": true, "--loglevel": true, "--provenance-file": true,
+	"--workspace": true, "-w": true, "--cache": true, "--fetch-retries": true, "--fetch-timeout": true,
+	"--workspaces": false, "-ws": false, "--ws": false, "--include-workspace-root": false, "-iwr": false,
+	"--provenance": false, "--no-provenance": false, "--force": false, "-f": false, "--ignore-scripts": false,
+	"--quiet": false, "-q": false, "--verbose": false, "-d": false, "--foreground-scripts": false, "--json": false,
+}
+
+// npmPack are those of them that say what is packed, and how.
+var npmPack = []string{"--workspace", "-w", "--workspaces", "-ws", "--ws", "--include-workspace-root", "-iwr", "--ignore-scripts", "--foreground-scripts", "--userconfig", "--loglevel", "--cache"}
+
+// planNPM packs first and publishes the tarballs. So the project's scripts run
+// once however often a factor is asked for, they never see a code (npm hands its
+// configuration to them), the link is made from something that is ready, many
+// packages are published one by one, and the bytes are known whose publication is
+// checked. It leaves alone what it does not understand.
+func planNPM(argv []string, env func(string) string) *Plan {
+	if len(argv) == 0 {
+		return nil
+	}
+	var pack, publish []string // flags of each
+	var at []string            // what is published
+	words := 0
+	ignore := env("NPM_CONFIG_IGNORE_SCRIPTS") == "true" || env("npm_config_ignore_scripts") == "true"
+	many := false
+	for i := 1; i < len(argv); i++ {
+		a := argv[i]
+		if !strings.HasPrefix(a, "-") {
+			if words++; words > 1 {
+				at = append(at, a)
+			} else if a != "publish" {
+				return nil
+			}
+			continue
+		}
+		flag, _, valued := strings.Cut(a, "=")
+		wants, known := npmFlags[flag]
+		if !known || valued && !wants && !strings.HasSuffix(a, "=true") {
+			return nil
+		}
+		all := []string{a}
+		if wants && !valued {
+			if i++; i == len(argv) {
+				return nil
+			}
+			all = append(all, argv[i])
+		}
+		ignore = ignore || flag == "--ignore-scripts"
+		switch flag {
+		case "--workspace", "-w", "--workspaces", "-ws", "--ws", "--include-workspace-root", "-iwr":
+			many = true
+			pack = append(pack, all...)
+			continue
+		}
+		if slices.Contains(npmPack, flag) {
+			pack = append(pack, all...)
+		}
+		if flag != "--foreground-scripts" {
+			publish = append(publish, all...)
+		}
+	}
+	// One folder at most, and it must be one: anything else than a path is
+	// something that npm fetches.
+	if len(at) > 1 || many && len(at) > 0 || many && env("NPM_CONFIG_WORKSPACE")+env("npm_config_workspace") != "" {
+		return nil
+	}
+	if len(at) == 1 && !strings.HasPrefix(at[0], ".") && !filepath.IsAbs(at[0]) {
+		return nil
+	}
+	program := argv[0]
+	p := &Plan{
+		Publish: func(tarball string) []string {
+			return slices.Concat([]string{program, "publish", tarball}, publish)
+		},
+		View: func(name, version string) []string {
+			flags := []string{"--json"}
+			for i, a := range publish {
+				if strings.HasPrefix(a, "--registry=") || strings.HasPrefix(a, "--userconfig=") {
+					flags = append(flags, a)
+				} else if a == "--registry" || a == "--userconfig" {
+					flags = append(flags, a, publish[i+1])
+				}
+			}
+			return slices.Concat([]string{program, "view", name + "@" + version, "dist.integrity"}, flags)
+		},
+	}
+	if len(at) == 1 && (strings.HasSuffix(at[0], ".tgz") || strings.HasSuffix(at[0], ".tar.gz")) {
+		return p // a tarball is ready, and npm runs no scripts for it
+	}
+	p.Pack = slices.Concat([]string{program, "pack"}, at, []string{"--pack-destination", Folder}, pack)
+	if !ignore {
+		in := func(script string) []string {
+			c := slices.Concat([]string{program, "run", script, "--if-present"}, pack)
+			if len(at) == 1 {
+				c = append(c, "--prefix", at[0])
+			}
+			return c
+		}
+		// What npm publish runs around packing, in its order.
+		p.Before = [][]string{in("prepublishOnly")}
+		p.After = [][]string{in("publish"), in("postpublish")}
+	}
+	return p
+}

@@ -1,0 +1,61 @@
+package service
+
+// pnpm 11 and 12, tried out against a stand-in registry. Up to 10 it calls npm to
+// publish, so npm's variable is set too. Source: pnpm/pnpm, releasing/commands and
+// auth/web-auth.
+
+import (
+	"encoding/json"
+	"regexp"
+	"time"
+)
+
+var pnpm = &Service{
+	Name: "pnpm", Title: "pnpm",
+	Format: "digits:6", Retries: 2, Reuse: true, Life: 50 * time.Second,
+	Is:   func(argv []string) bool { return runs(argv, "pnpm", "publish") },
+	Env:  []string{"PNPM_CONFIG_OTP", "NPM_CONFIG_OTP"},
+	Read: readPNPM,
+	Link: &Link{
+		// An argument, because 12 takes it from no variable.
+		Args: []string{"--json"}, Pair: pnpmPair,
+	},
+	LinkHosts: []string{"www.npmjs.com"},
+}
+
+var (
+	pnpmWants   = regexp.MustCompile(`ERR_PNPM_OTP_(?:NON_INTERACTIVE|SECOND_CHALLENGE)`)
+	pnpmLimited = regexp.MustCompile(`(?m)^\s*\[E429\]|\(status 429\b`)
+	pnpmExists  = regexp.MustCompile(`(?i)cannot publish over the previously published`)
+	// 12 wraps its errors at 80 columns, with a bar before each further line.
+	pnpmWrap = regexp.MustCompile(`\s*\n\s*│ ?\s*`)
+)
+
+func readPNPM(r Run) Verdict {
+	r.Out, r.Err = pnpmWrap.ReplaceAll(r.Out, []byte(" ")), pnpmWrap.ReplaceAll(r.Err, []byte(" "))
+	switch {
+	case r.has(pnpmWants):
+		if _, _, ok := pnpmPair(r.Out); ok {
+			return WantsLink
+		}
+		return WantsCode
+	case r.has(pnpmLimited):
+		return Limited
+	case r.has(pnpmExists):
+		return Exists
+	}
+	return readNPM(r)
+}
+
+func pnpmPair(out []byte) (auth, done string, ok bool) {
+	var v struct {
+		Error struct {
+			Auth string `json:"authUrl"`
+			Done string `json:"doneUrl"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(last(out), &v) != nil || v.Error.Auth == "" || v.Error.Done == "" {
+		return "", "", false
+	}
+	return v.Error.Auth, v.Error.Done, true
+}

@@ -1,0 +1,284 @@
+// Package service knows the tools that take a second factor: a package manager, a
+// cloud's command line, a signing tool.
+//
+// The rule it keeps: everything in which they differ stands in one row of one
+// table, in one file per tool, and `cfa exec` names none of them: how a code
+// reaches the tool, by what the tool shows that it wants one, how long a code is
+// good for and whether twice, which hosts a link of it may have. A row decides
+// nothing and runs nothing: it reads what a finished command wrote.
+//
+// What it must never do: take a failure for something that a code mends. Where a
+// row is not sure, the answer is [Failed], and the tool's own words stand.
+package service
+
+import (
+	"bytes"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Service is a row of the table.
+type Service struct {
+	// Name is what --service and the prompt call it; Title is for sentences.
+	Name, Title string
+
+	// Format is the form of its codes (wire.Format).
+	Format string
+	// Retries is how often a code that was refused is asked for again without
+	// anybody saying so. 0 for what locks itself after a few wrong ones.
+	Retries int
+	// Reuse says that a code can be used again while it lives; Life is how long it
+	// does, counted from when it was given. A guess that is too long costs one
+	// refusal, one that is too short a question to a human.
+	Reuse bool
+	Life  time.Duration
+
+	// Is says whether a command line is this tool's, so that --service need not
+	// name it. The first word is a base name without extension. nil: never.
+	Is func(argv []string) bool
+
+	// How a code goes in: one of Env and Prompt. A row with neither is told by
+	// flags (generic).
+	Env []string // environment variables that the tool reads it from
+	// Once says that a command line must not be run again: what it did before it
+	// failed makes a second run end well with nothing done, or nothing is known of
+	// what it shows. A human is then asked before it runs. nil: it can.
+	Once func(argv []string) bool
+	// Prompt is what the tool shows on a terminal when it waits for a code, as the
+	// last thing it wrote. For tools that otherwise take a code as an argument only,
+	// where every user of the machine could read it.
+	Prompt *regexp.Regexp
+
+	// Took is what it shows there when it took a code and goes on: a prompt after
+	// that asks for the next code. Any other prompt after a code means that it was
+	// refused.
+	Took *regexp.Regexp
+	// Answers are questions that it asks there besides, and what to say.
+	Answers map[*regexp.Regexp]string
+	// Set are variables that are set where the job did not set them itself.
+	Set []string
+	// Login gives the code to a command of its own, whose credentials the command
+	// gets that was asked for.
+	Login *Login
+
+	// Read says what a finished command shows. nil: nothing can be told from it.
+	Read func(Run) Verdict
+
+	// Link is how a link is got from the tool. nil: it has none.
+	Link *Link
+	// LinkHosts are the only hosts that a link of it may have, as wire.LinkHost
+	// gives them.
+	LinkHosts []string
+
+	// Plan takes a command apart into what runs once and what is run again with a
+	// factor. nil, or nil of it: all of it is run again.
+	Plan func(argv []string, env func(string) string) *Plan
+}
+
+// A Run is what is known of a finished command.
+type Run struct {
+	Code     int    // exit code, not 0
+	Out, Err []byte // the ends of what it wrote
+	Sent     bool   // it had been given a code
+}
+
+// A Verdict is what a failed command wants.
+type Verdict int
+
+const (
+	// Failed: nothing that a factor mends.
+	Failed Verdict = iota
+	// WantsCode: a code is missing, or was refused if one had been given; tools do
+	// not tell the two apart.
+	WantsCode
+	// WantsLink: a human must follow a link.
+	WantsLink
+	// Limited: too many tries; it says nothing of the code.
+	Limited
+	// Exists: what was to be published is there already, or seems to be.
+	Exists
+	// Unsure: the service failed after it was given everything; it may have done it.
+	Unsure
+)
+
+// A Link is how a link comes out of a tool.
+type Link struct {
+	// Set are variables under which the tool, run without a terminal, prints where
+	// to go and where to ask whether it was done; Pair finds both in its standard
+	// output. What then comes of it is a code. nil: it never does.
+	Set  []string
+	Args []string // arguments for the same, added at the end
+	Pair func(out []byte) (auth, done string, ok bool)
+
+	// Shown finds the link in what the tool shows on a terminal, where it then
+	// waits by itself until the link was followed; Terminal are variables for that.
+	// A tool that shows it without a terminal too says Pipe.
+	Shown    *regexp.Regexp
+	Terminal []string
+	Pipe     bool
+}
+
+// A Login is a command that turns a code into credentials.
+type Login struct {
+	Argv    func(env func(string) string) ([]string, error)
+	Input   func(code string, env func(string) string) (stdin string, err error)
+	Refused *regexp.Regexp // what it writes to standard error when the code was refused
+	// Vars reads its standard output: NAME=value for the command, and the values
+	// that are secret.
+	Vars func(out []byte) (vars, secrets []string, err error)
+}
+
+// A Plan is a command in steps. Each is an argument list.
+type Plan struct {
+	Before [][]string // once, before all else; the first that fails ends it
+	Pack   []string   // writes one or more .tgz files into the folder that is put in the place of [Folder]
+	// Publish makes the command for one of them.
+	Publish func(tarball string) []string
+	After   [][]string // once, at the end
+	// View makes the command that prints the integrity of a published version as
+	// JSON, if it is there.
+	View func(name, version string) []string
+}
+
+// Folder stands in a [Plan] for a folder that is not known yet.
+const Folder = "{folder}"
+
+// Table is the table. The first row whose Is says yes wins.
+var Table = []*Service{npm, pnpm, yarnBerry, yarn, lerna, changesets, semanticRelease, rubygems, hex, aws, fastlane, generic}
+
+// Default is the name of the row that stands for a service nobody knows.
+const Default = "generic"
+
+// Find returns the row of that name, or nil.
+func Find(name string) *Service {
+	for _, s := range Table {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Guess returns the row whose tool a command line runs, or nil.
+func Guess(argv []string) *Service {
+	argv = bare(argv)
+	if len(argv) == 0 {
+		return nil
+	}
+	for _, s := range Table {
+		if s.Is != nil && s.Is(argv) {
+			return s
+		}
+	}
+	return nil
+}
+
+// Format is the form of a service's codes: "any" for one that nobody knows.
+func Format(name string) string {
+	if s := Find(name); s != nil {
+		return s.Format
+	}
+	return Find(Default).Format
+}
+
+// LinkHosts are the hosts that a link of the service may have: none for one that
+// nobody knows.
+func LinkHosts(name string) []string {
+	if s := Find(name); s != nil {
+		return slices.Clone(s.LinkHosts)
+	}
+	return nil
+}
+
+// bare is a command line whose first word is a base name, without what starts a
+// tool of an npm project: npx lerna publish is lerna publish.
+func bare(argv []string) []string {
+	argv = slices.Clone(argv)
+	for len(argv) > 0 {
+		name := argv[0]
+		if !strings.HasPrefix(name, "@") { // a package, which npx runs
+			name = filepath.Base(strings.ReplaceAll(name, `\`, "/"))
+		}
+		for _, ext := range []string{".exe", ".cmd", ".bat", ".ps1"} {
+			name = strings.TrimSuffix(name, ext)
+		}
+		argv[0] = name
+		runner := ""
+		if len(argv) > 1 {
+			runner = name + " " + argv[1]
+		}
+		switch {
+		case name == "npx" || name == "bunx" || name == "pnpx":
+			argv = argv[1:]
+		case slices.Contains([]string{"npm exec", "pnpm exec", "pnpm dlx", "yarn exec", "yarn dlx", "yarn run", "bundle exec"}, runner):
+			argv = argv[2:]
+		default:
+			return argv
+		}
+		for len(argv) > 0 && strings.HasPrefix(argv[0], "-") { // --yes, --no-install, --
+			argv = argv[1:]
+		}
+		if len(argv) > 0 {
+			argv[0] = versioned.ReplaceAllString(argv[0], "$1")
+		}
+	}
+	return argv
+}
+
+// versioned is a package name with a version: npx lerna@9, npx @changesets/cli@2.
+var versioned = regexp.MustCompile(`^(@?[^@]+)@[^@]*$`)
+
+// runs says whether argv is that program with these words first among its
+// arguments, flags aside. A flag's value that stands alone can pass for a word;
+// what is at stake is which row is guessed.
+func runs(argv []string, program string, words ...string) bool {
+	if len(argv) == 0 || argv[0] != program {
+		return false
+	}
+	var plain []string
+	for _, a := range argv[1:] {
+		if !strings.HasPrefix(a, "-") {
+			plain = append(plain, a)
+		}
+	}
+	return len(plain) >= len(words) && slices.Equal(plain[:len(words)], words)
+}
+
+// has says whether either stream of a run has the pattern.
+func (r Run) has(p *regexp.Regexp) bool { return p.Match(r.Err) || p.Match(r.Out) }
+
+// last is the last JSON object that a tool wrote to its standard output: scripts
+// that it ran may have written before it.
+func last(out []byte) []byte {
+	end := bytes.LastIndexByte(out, '}')
+	if end < 0 {
+		return nil
+	}
+	depth, quoted := 0, false
+	for i := end; i >= 0; i-- {
+		switch c := out[i]; {
+		case c == '"' && !escaped(out, i):
+			quoted = !quoted
+		case quoted:
+		case c == '}':
+			depth++
+		case c == '{':
+			if depth--; depth == 0 {
+				return out[i : end+1]
+			}
+		}
+	}
+	return nil
+}
+
+// escaped says whether an odd number of backslashes stands before i.
+func escaped(b []byte, i int) bool {
+	n := 0
+	for i--; i >= 0 && b[i] == '\\'; i-- {
+		n++
+	}
+	return n%2 == 1
+}

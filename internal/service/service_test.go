@@ -1,0 +1,259 @@
+package service
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What the tools wrote, word for word, against a stand-in registry; and by their
+// sources where a row says that it was not tried out.
+func TestARowReadsWhatItsToolWrites(t *testing.T) {
+	t.Parallel()
+	const npmClassic = "npm error code EOTP\nnpm error This operation requires a one-time password from your authenticator.\nnpm error You can provide a one-time password by passing --otp=<code> to the command you ran.\n"
+	const npmWeb = "npm error code EOTP\nnpm error This operation requires a one-time password.\nnpm error Open this URL in your browser to authenticate:\nnpm error   https://www.npmjs.com/auth/cli/***\n"
+	const npmJSON = `{"error":{"code":"EOTP","summary":"This operation requires a one-time password.","detail":"{} \"}\"","authUrl":"https://www.npmjs.com/auth/cli/1","doneUrl":"https://registry.npmjs.org/-/v1/done?authId=1"}}`
+	for name, c := range map[string]struct {
+		row      string
+		out, err string
+		want     Verdict
+	}{
+		"npm wants a code":         {"npm", "", npmClassic, WantsCode},
+		"npm 10 too":               {"npm", "", "npm ERR! code EOTP\r\nnpm ERR! This operation requires a one-time password.\r\n", WantsCode},
+		"npm wants a link":         {"npm", "", npmWeb, WantsLink},
+		"npm wants a link, JSON":   {"npm", "> x@1.0.0 prepack\n> echo {\n\n" + npmJSON, "", WantsLink},
+		"npm, rate limit":          {"npm", "", "npm error code E429\nnpm error 429 Too Many Requests - PUT http://127.0.0.1/x - slow down\n", Limited},
+		"npm, there already":       {"npm", "", "npm error code E403\nnpm error 403 403 Forbidden - PUT http://127.0.0.1/x - You cannot publish over the previously published versions: 1.0.0.\n", Exists},
+		"npm, there, local check":  {"npm", "", "npm error You cannot publish over the previously published versions: 1.0.0.\n", Exists},
+		"npm, 500":                 {"npm", "", "npm error code E500\nnpm error 500 Internal Server Error\n", Unsure},
+		"npm, 2FA by no code":      {"npm", "", "npm error code E403\nnpm error 403 403 Forbidden - PUT http://127.0.0.1/x - Two-factor authentication or granular access token with bypass 2fa enabled is required to publish packages.\n", Failed},
+		"npm, not logged in":       {"npm", "", "npm error code ENEEDAUTH\n", Failed},
+		"npm, a script speaks":     {"npm", "please pass a one-time password, code EOTP\n", "npm error code ELIFECYCLE\n", Failed},
+		"npm, and something else":  {"npm", "", npmClassic + "npm error code E500\n", Failed},
+		"npm, silent":              {"npm", "", "", Failed},
+		"pnpm 11 wants a code":     {"pnpm", "[ERR_PNPM_OTP_NON_INTERACTIVE] The registry requires additional authentication", "", WantsCode},
+		"pnpm 12 wants a code":     {"pnpm", "", "Error: ERR_PNPM_OTP_NON_INTERACTIVE\n", WantsCode},
+		"pnpm wants a link":        {"pnpm", `{"error":{"code":"ERR_PNPM_OTP_NON_INTERACTIVE","message":"m","authUrl":"https://www.npmjs.com/a","doneUrl":"https://registry.npmjs.org/d"}}`, "", WantsLink},
+		"pnpm 11, rate limit":      {"pnpm", "[E429] 429 Too Many Requests - PUT http://127.0.0.1/x", "", Limited},
+		"pnpm 12, rate limit":      {"pnpm", "", "Error: ERR_PNPM_FAILED_TO_PUBLISH\n\n  × Failed to publish package n@v (status 429 Too Many\n  │ Requests): {\"error\":\"slow\"}\n", Limited},
+		"pnpm 12, there already":   {"pnpm", "", "  × Failed to publish (status 403 Forbidden):\n  │ {\"error\":\"You cannot publish over the previously published versions:\n  │ 1.0.0.\"}", Exists},
+		"pnpm 10, by npm":          {"pnpm", "", npmClassic, WantsCode},
+		"yarn, no terminal":        {"yarn", "➤ YN0033: The registry requires additional authentication, but Yarn is not running in an interactive terminal\n", "", WantsCode},
+		"yarn, rate limit":         {"yarn", "➤ YN0035: slow\n➤ YN0035:   Response Code: 429 (Too Many Requests)\n", "", Limited},
+		"yarn, there already":      {"yarn", "➤ YN0035: You cannot publish over the previously published versions: 1.0.0.\n", "", Exists},
+		"yarn, other error":        {"yarn", "➤ YN0033: Invalid authentication (as an unknown user)\n", "", Failed},
+		"yarn 1, wrong":            {"yarn-classic", "", "error Couldn't publish package: \"Incorrect one-time password.\"\n", WantsCode},
+		"yarn 1, there already":    {"yarn-classic", "", "error Couldn't publish package: \"http://127.0.0.1/x: You cannot publish over the previously published versions: 1.0.0.\"\n", Exists},
+		"lerna":                    {"lerna", "", "lerna ERR! EOTP You must provide a one-time pass\n", WantsCode},
+		"lerna, else":              {"lerna", "", "lerna ERR! EUNCOMMIT Working tree has uncommitted changes\n", Failed},
+		"changesets, all":          {"changesets", "", "🦋  error an error occurred while publishing a: EOTP This operation requires a one-time password.\n🦋  error an error occurred while publishing b: EOTP This operation requires a one-time password.\n", WantsCode},
+		"changesets, one other":    {"changesets", "", "🦋  error an error occurred while publishing a: EOTP This operation requires a one-time password.\n🦋  error an error occurred while publishing b: E403 Forbidden\n", Failed},
+		"changesets, rate limit":   {"changesets", "", "🦋  error an error occurred while publishing a: E429 429 Too Many Requests\n", Limited},
+		"changesets, links":        {"changesets", "", "🦋  error an error occurred while publishing a: EOTP This operation requires a one-time password.\n🦋  error Open this URL in your browser to authenticate:\n🦋  error   https://www.npmjs.com/auth/cli/x\n", WantsLink},
+		"changesets, a script":     {"changesets", "EOTP", "", Failed},
+		"gem, missing":             {"rubygems", "You have enabled multifactor authentication but no OTP code provided. Please fill it and retry.\n", "", WantsCode},
+		"gem, wrong":               {"rubygems", "Your OTP code is incorrect. Please check it and retry.\n", "", WantsCode},
+		"gem, rate limit":          {"rubygems", "Retry later\n", "", Limited},
+		"gem, link":                {"rubygems", "You have enabled multi-factor authentication. Please visit https://rubygems.org/webauthn_verification/abc?port=5000 to authenticate via security device.\n", "", WantsLink},
+		"gem, there already":       {"rubygems", "Repushing of gem versions is not allowed.\n", "", Failed},
+		"hex says nothing we know": {"hex", "anything", "anything", -1},
+	} {
+		row := Find(c.row)
+		if row.Read == nil {
+			if c.want != -1 {
+				t.Errorf("%s: nothing reads it", name)
+			}
+			continue
+		}
+		if got := row.Read(Run{Code: 1, Out: []byte(c.out), Err: []byte(c.err)}); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestACommandLineTellsItsTool(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"npm publish": "npm",
+		"/usr/bin/npm --loglevel=warn publish ./pkg": "npm",
+		`C:\nodejs\npm.cmd publish`:                  "npm",
+		"npm install":                                "",
+		"npm run publish":                            "",
+		"pnpm publish -r":                            "pnpm",
+		"yarn npm publish":                           "yarn",
+		"yarn publish":                               "yarn-classic",
+		"npx lerna publish from-package":             "lerna",
+		"npx --yes lerna@9 publish":                  "lerna",
+		"npm exec -- changeset publish":              "changesets",
+		"npx @changesets/cli@2 publish":              "changesets",
+		"pnpm exec changeset publish":                "changesets",
+		"npx semantic-release":                       "semantic-release",
+		"bundle exec gem push x.gem":                 "rubygems",
+		"gem push x.gem":                             "rubygems",
+		"gem install x":                              "",
+		"mix hex.publish --yes":                      "hex",
+		"mix deps.get":                               "",
+		"bundle exec fastlane release":               "fastlane",
+		"make release":                               "",
+		"npx":                                        "",
+		"aws s3 cp a s3://b/c":                       "", // not what it is for: it is asked for by --service
+		"npm":                                        "",
+	} {
+		got := ""
+		if s := Guess(strings.Fields(line)); s != nil {
+			got = s.Name
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", line, got, want)
+		}
+	}
+	if Guess(nil) != nil {
+		t.Error("no command is a tool")
+	}
+}
+
+// A row is whole: what exec needs of one is there, and no two have a name.
+func TestEachRowIsWhole(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, s := range Table {
+		if seen[s.Name] || s.Name == "" || s.Title == "" || s.Format == "" {
+			t.Errorf("row %q: a name twice, or something is missing", s.Name)
+		}
+		seen[s.Name] = true
+		ways := 0
+		for _, way := range []bool{s.Env != nil, s.Prompt != nil, s.Login != nil} {
+			if way {
+				ways++
+			}
+		}
+		if s.Name != Default && ways != 1 {
+			t.Errorf("%s: %d ways for a code, want one", s.Name, ways)
+		}
+		if s.Env != nil && s.Read == nil && s.Once == nil {
+			t.Errorf("%s: shows nothing, and may be run twice", s.Name)
+		}
+		if s.Link != nil && len(s.LinkHosts) == 0 {
+			t.Errorf("%s: a link to anywhere", s.Name)
+		}
+		if s.Reuse && s.Life <= 0 {
+			t.Errorf("%s: a code that is used twice has a life", s.Name)
+		}
+		if Find(s.Name) != s {
+			t.Errorf("%s is not found", s.Name)
+		}
+	}
+	if Find("else") != nil || Format("else") != "any" || Format("npm") != "digits:6" || LinkHosts("else") != nil {
+		t.Error("a service that nobody knows")
+	}
+}
+
+func TestTheLastObjectIsTakenWhateverStandsBefore(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		``: ``, `no`: ``, `}`: ``,
+		`{"a":1}`:                      `{"a":1}`,
+		"x {\n{\"a\":{\"b\":2}}\ntail": `{"a":{"b":2}}`,
+		`{"a":1}{"b":"}{\"\\"}`:        `{"b":"}{\"\\"}`,
+	} {
+		if got := string(last([]byte(in))); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzLast(f *testing.F) {
+	f.Add([]byte(`x {"a":{"b":"}"}}`))
+	f.Add([]byte(`}}}}"\"{`))
+	f.Fuzz(func(t *testing.T, out []byte) {
+		if got := last(out); len(got) > 0 && (got[0] != '{' || got[len(got)-1] != '}') {
+			t.Fatalf("%q", got)
+		}
+		for _, s := range Table {
+			if s.Read != nil {
+				s.Read(Run{Code: 1, Out: out, Err: out})
+			}
+		}
+	})
+}
+
+func TestNPMPublishIsTakenApart(t *testing.T) {
+	t.Parallel()
+	none := func(string) string { return "" }
+	join := func(argv []string) string { return strings.Join(argv, " ") }
+	for line, want := range map[string][]string{ // before; pack; publish; after
+		"npm publish":                              {"npm run prepublishOnly --if-present", "npm pack --pack-destination {folder}", "npm publish T", "npm run publish --if-present", "npm run postpublish --if-present"},
+		"npm publish ./pkg --access public":        {"npm run prepublishOnly --if-present --prefix ./pkg", "npm pack ./pkg --pack-destination {folder}", "npm publish T --access public", "npm run publish --if-present --prefix ./pkg", "npm run postpublish --if-present --prefix ./pkg"},
+		"npm publish --ignore-scripts --tag=x":     {"npm pack --pack-destination {folder} --ignore-scripts", "npm publish T --ignore-scripts --tag=x"},
+		"npm publish ./x-1.0.0.tgz --tag next":     {"npm publish T --tag next"},
+		"npm publish -ws":                          {"npm run prepublishOnly --if-present -ws", "npm pack --pack-destination {folder} -ws", "npm publish T", "npm run publish --if-present -ws", "npm run postpublish --if-present -ws"},
+		"npm publish -w a --workspace=b":           {"npm run prepublishOnly --if-present -w a --workspace=b", "npm pack --pack-destination {folder} -w a --workspace=b", "npm publish T", "npm run publish --if-present -w a --workspace=b", "npm run postpublish --if-present -w a --workspace=b"},
+		"npm --loglevel warn publish --provenance": {"npm run prepublishOnly --if-present --loglevel warn", "npm pack --pack-destination {folder} --loglevel warn", "npm publish T --loglevel warn --provenance", "npm run publish --if-present --loglevel warn", "npm run postpublish --if-present --loglevel warn"},
+		"npm publish --dry-run":                    nil,
+		"npm publish --otp=1":                      nil,
+		"npm publish --provenance=false":           nil,
+		"npm publish lodash":                       nil,
+		"npm publish ./a ./b":                      nil,
+		"npm publish --tag":                        nil,
+		"npm stage publish":                        nil,
+	} {
+		p := planNPM(strings.Fields(line), none)
+		if p == nil {
+			if want != nil {
+				t.Errorf("%q is left alone", line)
+			}
+			continue
+		}
+		var got []string
+		for _, c := range p.Before {
+			got = append(got, join(c))
+		}
+		if p.Pack != nil {
+			got = append(got, join(p.Pack))
+		}
+		got = append(got, join(p.Publish("T")))
+		for _, c := range p.After {
+			got = append(got, join(c))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q:\n%s\nwant\n%s", line, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	p := planNPM([]string{"npm", "publish", "--registry", "http://r", "--tag", "x"}, none)
+	if got := join(p.View("a", "1.0.0")); got != "npm view a@1.0.0 dist.integrity --json --registry http://r" {
+		t.Errorf("view: %q", got)
+	}
+	if p := planNPM([]string{"npm", "publish"}, func(name string) string { return map[string]string{"npm_config_ignore_scripts": "true"}[name] }); len(p.Before) != 0 || len(p.After) != 0 {
+		t.Error("scripts are run though they are switched off")
+	}
+}
+
+func TestCredentialsComeOfACodeWithoutAnArgument(t *testing.T) {
+	t.Parallel()
+	env := func(name string) string {
+		return map[string]string{"AWS_MFA_SERIAL": "arn:aws:iam::1:mfa/ana", "AWS_MFA_DURATION": "900"}[name]
+	}
+	argv, err := awsArgv(env)
+	if err != nil || slices.ContainsFunc(argv, func(a string) bool { return strings.Contains(a, "123456") }) {
+		t.Fatal(argv, err)
+	}
+	in, err := awsInput("123456", env)
+	if err != nil || in != `{"SerialNumber":"arn:aws:iam::1:mfa/ana","TokenCode":"123456","DurationSeconds":900}` {
+		t.Errorf("%s, %v", in, err)
+	}
+	vars, secrets, err := awsVars([]byte(`{"Credentials":{"AccessKeyId":"A","SecretAccessKey":"S","SessionToken":"T","Expiration":"x"}}`))
+	if err != nil || !slices.Equal(vars, []string{"AWS_ACCESS_KEY_ID=A", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T"}) || !slices.Equal(secrets, []string{"S", "T"}) {
+		t.Error(vars, secrets, err)
+	}
+	for _, out := range []string{``, `{}`, `{"Credentials":{"AccessKeyId":"A"}}`, `[]`} {
+		if _, _, err := awsVars([]byte(out)); err == nil {
+			t.Errorf("%q has credentials", out)
+		}
+	}
+	if _, err := awsArgv(func(string) string { return "" }); err == nil {
+		t.Error("no device")
+	}
+	if _, err := awsInput("1", func(n string) string { return "12" }); err == nil {
+		t.Error("a session of 12 s")
+	}
+}
