@@ -1,0 +1,2 @@
+// Package clientstest is the real package managers, for tests.
+package clientstest

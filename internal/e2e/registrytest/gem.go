@@ -1,0 +1,118 @@
+package registrytest
+
+// RubyGems' protocol, as far as `gem push` needs it.
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const gemsPath = "/api/v1/gems"
+
+// What rubygems.org says; gem 3.3 decides by how the first one begins.
+const (
+	GemMissing = "You have enabled multifactor authentication but no OTP code provided. Please fill it and retry."
+	GemWrong   = "Your OTP code is incorrect. Please check it and retry."
+	GemAgain   = "Repushing of gem versions is not allowed.\nPlease bump the version number and push a new different release.\nSee also `gem yank` if you want to unpublish the bad release."
+)
+
+// Pushed says whether that version of a gem is there. Its Tarball is the .gem file.
+func (r *Registry) Pushed(name, version string) (Version, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gem(name, version)
+}
+
+func (r *Registry) gem(name, version string) (Version, bool) {
+	for _, v := range r.gems[name] {
+		if v.Version == version {
+			return v, true
+		}
+	}
+	return Version{}, false
+}
+
+func text(status int, s string) reply { return reply{status: status, body: s} }
+
+// rubygems answers below /api/v1; r.mu is held.
+func (r *Registry) rubygems(method, path string, known bool, body []byte, otp string) reply {
+	switch {
+	case !known:
+		return text(http.StatusUnauthorized, "Access Denied. Please sign up for an account at https://rubygems.org")
+	case method == http.MethodGet && path == "/api/v1/profile/me.yaml":
+		return text(http.StatusOK, "---\nhandle: "+user+"\nmfa: ui_and_api\n")
+	case method != http.MethodPost || path != gemsPath:
+		return text(http.StatusNotFound, "Not Found")
+	}
+	if r.faults.limited > 0 {
+		r.faults.limited--
+		answer := text(http.StatusTooManyRequests, "Retry later\n")
+		if r.faults.retryAfter >= 0 {
+			answer.header = map[string]string{"retry-after": fmt.Sprint(r.faults.retryAfter)}
+		}
+		return answer
+	}
+	if r.faults.forbidden != "" {
+		return text(http.StatusForbidden, r.faults.forbidden)
+	}
+	if r.config.Factor != None {
+		if otp == "" {
+			return text(http.StatusUnauthorized, GemMissing)
+		}
+		if answer, demanded := r.demand(otp); demanded {
+			if answer.status == http.StatusTooManyRequests {
+				return text(answer.status, "Retry later\n")
+			}
+			return text(http.StatusUnauthorized, GemWrong)
+		}
+	}
+	name, version, err := gemspec(body)
+	if err != nil {
+		return text(http.StatusUnprocessableEntity, "RubyGems.org cannot process this gem.\nPlease try rebuilding it and installing it locally to make sure it's valid.\nError:\n"+err.Error())
+	}
+	if _, there := r.gem(name, version); there {
+		return text(http.StatusConflict, GemAgain)
+	}
+	r.gems[name] = append(r.gems[name], Version{Name: name, Version: version, Integrity: Integrity(body), Tarball: body})
+	return r.taken(text(http.StatusOK, fmt.Sprintf("Successfully registered gem: %s (%s)", name, version)))
+}
+
+// gemspec reads name and version out of a .gem file: a tar with metadata.gz in it.
+func gemspec(file []byte) (name, version string, err error) {
+	for t := tar.NewReader(bytes.NewReader(file)); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			return "", "", errors.New("no metadata.gz in it")
+		}
+		if err != nil {
+			return "", "", err
+		}
+		if h.Name != "metadata.gz" {
+			continue
+		}
+		z, err := gzip.NewReader(t)
+		if err != nil {
+			return "", "", err
+		}
+		var spec struct {
+			Name    string `yaml:"name"`
+			Version struct {
+				Version string `yaml:"version"`
+			} `yaml:"version"`
+		}
+		if err := yaml.NewDecoder(io.LimitReader(z, maxBody)).Decode(&spec); err != nil {
+			return "", "", err
+		}
+		if spec.Name == "" || spec.Version.Version == "" {
+			return "", "", errors.New("no name or no version in its metadata")
+		}
+		return spec.Name, spec.Version.Version, nil
+	}
+}
