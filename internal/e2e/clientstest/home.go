@@ -82,6 +82,9 @@ func (h *Home) Env(c Client) []string {
 	h.t.Helper()
 	env := []string{"PATH=" + searchPath(bin(h.t, c)), "HOME=" + h.dir, "XDG_CONFIG_HOME=" + filepath.Join(h.dir, ".config"),
 		"XDG_CACHE_HOME=" + filepath.Join(h.dir, ".cache"), "TMPDIR=" + h.t.TempDir(), "LANG=C.UTF-8", "TERM=dumb", "NO_COLOR=1",
+		// Changesets reads the registry from here only. And whatever else asks for a
+		// host that is not this machine's own finds nobody.
+		"npm_config_registry=" + h.reg.URL() + "/", "HTTP_PROXY=http://127.0.0.1:9", "HTTPS_PROXY=http://127.0.0.1:9", "NO_PROXY=127.0.0.1,localhost",
 		"NX_DAEMON=false", "NX_NO_CLOUD=true", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0"}
 	if h.reg.CA() != nil {
 		env = append(env, "NODE_EXTRA_CA_CERTS="+filepath.Join(h.dir, "ca.pem"), "SSL_CERT_FILE="+filepath.Join(h.dir, "ca.pem"))
