@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/continuousauth/action/internal/receipt"
 	"github.com/continuousauth/action/internal/seal"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -83,6 +84,7 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		return
 	}
 	var code *string
+	var line []byte
 	switch {
 	case s.cfg.Ask == wire.AskLink:
 		s.drop("an answer, though a link is followed and not answered")
@@ -91,6 +93,10 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		s.unusable(signer, "it answers another question")
 		return
 	case s.cfg.Ask == wire.AskApproval && a.Decision == wire.DecisionYes:
+		if line, err = s.approval(a); err != nil {
+			s.unproved(signer, wire.Clean(err.Error(), 200))
+			return
+		}
 	case a.Decision != wire.DecisionCode:
 		s.unusable(signer, "it holds no code")
 		return
@@ -110,10 +116,40 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		}
 		code = &plain
 	}
-	s.hold(a, code)
+	s.hold(a, code, line)
 }
 
-func (s *Session) hold(a wire.Answer, code *string) {
+// approval makes the receipt of a yes: the statement is built here, from what
+// was asked, and the responder's signature must be over exactly that.
+func (s *Session) approval(a wire.Answer) ([]byte, error) {
+	asked, err := wire.Open[wire.Request](s.envelope, s.id)
+	if err != nil {
+		return nil, err
+	}
+	statement, err := receipt.Statement(asked, s.digest, a.Attempt, a.At, a.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := receipt.Verify(statement, a.Receipt, a.Key); err != nil {
+		return nil, err
+	}
+	return receipt.Encode(statement, a.Receipt, a.Key), nil
+}
+
+// unproved is what becomes of a yes whose receipt is no good. The relay, which
+// cannot know that, has ended the request with the last yes that it needs; then
+// nobody can be asked again, and the job must not end well.
+func (s *Session) unproved(signer, why string) {
+	if len(s.spent)+1 < max(s.cfg.Approvals, 1) {
+		s.unusable(signer, why)
+		return
+	}
+	s.shut[signer] = true
+	s.told = fail(ErrCancelled, fmt.Sprintf("%s said yes, but its receipt cannot be used: %s; the relay has ended the request with that", signer, why),
+		"run it again without that key among the responders, or once its program was upgraded")
+}
+
+func (s *Session) hold(a wire.Answer, code *string, line []byte) {
 	s.held = &held{attempt: a.Attempt, responder: a.Key, sealed: a.Sealed}
 	s.mu.Lock()
 	s.holding, s.name = true, ""
@@ -121,7 +157,7 @@ func (s *Session) hold(a wire.Answer, code *string) {
 	s.tell(Taken{Responder: a.Key, Attempt: a.Attempt})
 	// Handed over before the receipt is sent: what waits for the code does not
 	// wait for the relay.
-	s.answers <- Answer{Responder: a.Key, Attempt: a.Attempt, code: code}
+	s.answers <- Answer{Responder: a.Key, Attempt: a.Attempt, code: code, receipt: line}
 	if code != nil {
 		s.held.got = s.queue(wire.VerbGot, &wire.Got{Key: s.id, Digest: s.digest, Attempt: a.Attempt, Sealed: a.Sealed})
 	}

@@ -42,6 +42,8 @@ type Config struct {
 	Format  string // the code's form, see [wire.Format]
 	Message string // the job's own words to the human; may be empty
 
+	Artifacts []wire.Artifact // the files that it is about; not for a code
+
 	Responders []string // accepted signing keys (A…); empty: any that the relay accepts
 	Approvals  int      // people who must agree; 0 is 1
 	TypeMatch  bool     // the human must type the match code
@@ -73,6 +75,8 @@ type Answer struct {
 	Responder string // signing key that the answer's signature was verified with; for a name see [Session.Name]
 	Attempt   int    // 1 for the first
 
+	receipt []byte
+
 	// Behind a pointer, so that a formatting verb which reads fields of a struct
 	// that holds an Answer finds an address.
 	code *string
@@ -86,6 +90,11 @@ func (a Answer) Code() string {
 	}
 	return *a.code
 }
+
+// Receipt is the signed approval as a DSSE envelope, one line of JSON without a
+// line break (see internal/receipt); nil for a code. Its signature was verified
+// with the key that [Answer.Responder] names.
+func (a Answer) Receipt() []byte { return a.receipt }
 
 // String describes the answer without its code.
 func (a Answer) String() string {
@@ -181,7 +190,7 @@ func prepare(cfg Config) (*Session, error) {
 	if cfg.Timeout < time.Second || cfg.Timeout > wire.LongestWait {
 		return nil, fmt.Errorf("timeout of %s: it must be from 1s to %s", cfg.Timeout, wire.LongestWait)
 	}
-	cfg.Responders = slices.Clone(cfg.Responders)
+	cfg.Responders, cfg.Artifacts = slices.Clone(cfg.Responders), slices.Clone(cfg.Artifacts)
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -227,7 +236,7 @@ func (s *Session) sign(made, deadline time.Time, proof wire.Proof) (wire.Envelop
 		Ask: s.cfg.Ask, Service: s.cfg.Service, Format: s.cfg.Format, Message: s.cfg.Message,
 		Made: made.Unix(), Deadline: deadline.Unix(), HPKE: s.hpke.Public(),
 		Responders: s.cfg.Responders, Approvals: s.cfg.Approvals, TypeMatch: s.cfg.TypeMatch,
-		Proof: proof,
+		Artifacts: s.cfg.Artifacts, Proof: proof,
 	}, s.key)
 }
 

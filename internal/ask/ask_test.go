@@ -1385,30 +1385,6 @@ func TestNextAsksForOneMore(t *testing.T) {
 	})
 }
 
-func TestAnApprovalIsASignedYesOfAPinnedKey(t *testing.T) {
-	t.Parallel()
-	alice, mallory := newPerson(t), newPerson(t)
-	yes := func(g *stage, p person) wire.Envelope {
-		e, err := wire.Sign(&wire.Answer{Key: p.key, Digest: g.digest, Attempt: 1, Ask: wire.AskApproval, Decision: wire.DecisionYes}, p.sign)
-		if err != nil {
-			g.t.Fatal(err)
-		}
-		return e
-	}
-	play(t, func(c *Config) { c.Ask, c.Format, c.Responders = wire.AskApproval, "any", []string{alice.key} }, func(t *testing.T, g *stage) {
-		w := g.awaits(t.Context())
-		forged := yes(g, mallory)
-		g.hint(wire.Hint{Hint: wire.HintAnswer, Envelope: &forged})
-		w.waiting(t)
-		// The relay ends the request at once; its hint was lost.
-		honest := yes(g, alice)
-		g.set(func(st *wire.State) { st.State, st.Answer = stateDone, &honest })
-		if code := w.code(t); code != "" || w.answer.Responder != alice.key {
-			t.Errorf("answer %v", w.answer)
-		}
-	})
-}
-
 func TestTwoPeopleMustBeTwoKeys(t *testing.T) {
 	t.Parallel()
 	alice, bob := newPerson(t), newPerson(t)

@@ -28,9 +28,12 @@ func (s *Session) learn(st *wire.State) {
 	s.rev = st.Rev
 	s.limit(st.Deadline)
 	if st.Answer != nil && s.cfg.Ask == wire.AskApproval && s.held == nil {
-		// An approval ends the request at once, so its hint can come after the
-		// end, or never.
+		// An approval has no hint of its own: the state holds it, and with the
+		// last one the request is over at once.
 		s.answer(st.Answer, nil)
+		if s.held == nil && s.told != nil {
+			return // it was signed, and is no good: the relay's own word says less
+		}
 	}
 	s.present(st)
 	switch st.State {
