@@ -37,7 +37,7 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	log := slog.New(h)
 	relay, err := broker.Start(ctx, config, broker.Options{
 		Log:    log,
-		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) },
+		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkHosts: linkHosts,
 	})
 	if err != nil {
 		return &exit{exitUnavailable, err}

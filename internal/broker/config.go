@@ -118,6 +118,7 @@ type Project struct {
 	CI         []trust.Rule `yaml:"ci"`
 	Responders []Responder  `yaml:"responders"`
 	Attempts   int          `yaml:"attempts"` // codes that may be refused before a request ends; default 5
+	Links      []string     `yaml:"links"`    // hosts that its jobs' links may lead to, beside those of their service
 }
 
 // Responder is a human's machine, enrolled for a project.
@@ -315,6 +316,7 @@ func (c *Config) compile(lines map[string]int) error {
 const (
 	minRetention = 30 * 24 * time.Hour
 	maxIssuers   = 100
+	maxLinks     = 50 // of a project
 )
 
 func (c *Config) checkListen(at func(string, string, ...any) error) error {
@@ -487,6 +489,18 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 		}
 		if p.Attempts < 1 || p.Attempts > 100 {
 			return at(path+".attempts", "is %d; use 1 to 100", p.Attempts)
+		}
+		if len(p.Links) > maxLinks {
+			return at(path+".links", "has %d hosts; at most %d are allowed", len(p.Links), maxLinks)
+		}
+		for i, host := range p.Links {
+			where := fmt.Sprintf("%s.links[%d]", path, i)
+			if err := wire.CheckLinkHost(host); err != nil {
+				return at(where, "%q is %v", wire.Clean(host, 80), err)
+			}
+			if slices.Contains(p.Links[:i], host) {
+				return at(where, "%s stands twice in this project", host)
+			}
 		}
 		c.Projects[name] = p
 		rules[name] = p.CI

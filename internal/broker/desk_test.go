@@ -126,7 +126,7 @@ func TestAResponderIsHeldToItsOwnTwoKeys(t *testing.T) {
 			return m
 		}(), wire.RefusedMalformed, "the sealed code is not the one that was signed"},
 		{"an answer to another kind of request", wire.VerbAnswer, wire.AnswerMessage{Key: j.pub, Answer: sign(t,
-			&wire.Answer{Key: f.ana.signer(), Digest: j.dig, Attempt: 1, Ask: wire.AskApproval, Decision: wire.DecisionYes}, f.ana.sign)},
+			&wire.Answer{Key: f.ana.signer(), Digest: j.dig, Attempt: 1, Ask: wire.AskApproval, Decision: wire.DecisionYes, At: 1, Receipt: make([]byte, 64)}, f.ana.sign)},
 			wire.RefusedMalformed, "another kind of request"},
 		{"a yes where a code is wanted", wire.VerbAnswer, wire.AnswerMessage{Key: j.pub, Answer: sign(t,
 			&wire.Answer{Key: f.ana.signer(), Digest: j.dig, Attempt: 1, Ask: wire.AskCode, Decision: wire.DecisionYes}, f.ana.sign)},

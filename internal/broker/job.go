@@ -170,11 +170,43 @@ func (r *Relay) alive(ctx context.Context, key string, m wire.AliveMessage) (wir
 	if d == nil || d.sign != a.Responder || !slices.Contains(d.projects, e.rec.Project) {
 		return wire.Reply{}, refuse(wire.RefusedNotYours, "no responder of this project has asked for that", "")
 	}
+	if a.Link != "" {
+		if err := r.leads(e, a.Link); err != nil {
+			return wire.Reply{}, err
+		}
+	}
 	if !r.alives.allow(key+d.connect, r.now()) {
 		return wire.Reply{}, refuse(wire.RefusedTooSoon, "this responder was answered a moment ago", "")
 	}
 	r.push(wire.HintSubject(d.connect), wire.Hint{Hint: wire.HintAlive, Key: key, Rev: e.seq, Envelope: &m.Alive, Token: m.Token})
 	return r.reply(e), nil
+}
+
+// leads checks where a link leads: a human follows it with the browser that is
+// logged in to everything, so a job may send them to known places only. The
+// responder asks the same of its own list.
+func (r *Relay) leads(e entry, link string) error {
+	if e.rec.Kind != lifecycle.KindLink {
+		return refuse(wire.RefusedMalformed, "the alive answer holds a link, and the request asks for none", "")
+	}
+	env, err := wire.DecodeEnvelope(e.rec.Request)
+	if err != nil {
+		return err
+	}
+	q, err := wire.Open[wire.Request](env, e.rec.Key)
+	if err != nil {
+		return err
+	}
+	host := wire.LinkHost(link)
+	if slices.Contains(r.rules.Load().config.Projects[q.Project].Links, host) {
+		return nil
+	}
+	if hosts := r.opts.LinkHosts; hosts != nil && slices.Contains(hosts(q.Service), host) {
+		return nil
+	}
+	r.log.Info("decision", "what", "link", "key", e.rec.Key, "project", q.Project, "outcome", "refused", "host", host)
+	return refuse(wire.RefusedPolicy, fmt.Sprintf("the link leads to %s, which is no host of the service %s", host, q.Service),
+		fmt.Sprintf("if it is meant, add it to `projects.%s.links` in the relay's file", q.Project))
 }
 
 // step records what the job has signed: got, rejected, next, done or cancel.
@@ -293,6 +325,14 @@ func (r *Relay) view(e entry) wire.State {
 		s.Opened = append(s.Opened, name)
 	}
 	switch e.rec.State {
+	case lifecycle.StatePending:
+		// The first of two: the job checks it before it signs that it wants the
+		// second.
+		if n := len(e.rec.Yes); n > 0 && e.rec.Yes[n-1].Attempt == e.rec.Attempt && e.rec.Kind == lifecycle.KindApproval {
+			if env, err := wire.DecodeEnvelope(e.rec.Yes[n-1].Envelope); err == nil {
+				s.Answer = &env
+			}
+		}
 	case lifecycle.StateAnswered, lifecycle.StateDelivered:
 		if env, err := wire.DecodeEnvelope(e.rec.Answer); err == nil {
 			s.Answer = &env

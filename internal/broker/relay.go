@@ -39,6 +39,9 @@ type Options struct {
 	Now func() time.Time // nil: time.Now
 	// Reread gives the configuration anew for a reload; nil: reload is refused.
 	Reread func() (*Config, error)
+	// LinkHosts gives the hosts that a service's links lead to; nil: none. What
+	// else a project's links may lead to, its `links` in the file say.
+	LinkHosts func(service string) []string
 
 	// opened is called with the store before anything uses it: tests step in
 	// there, between reading and appending.

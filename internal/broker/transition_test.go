@@ -854,26 +854,42 @@ func TestAnApprovalByTwoTakesTwoPeople(t *testing.T) {
 	ana, bob := f.sit(f.ana), f.sit(f.bob)
 	j := f.job(rocketRepo, "rocket")
 	j.ask("rocket", func(q *wire.Request) {
-		q.Ask, q.Approvals, q.Responders = wire.AskApproval, 2, []string{f.ana.signer(), f.bob.signer()}
+		q.Ask, q.Format, q.Approvals, q.Responders = wire.AskApproval, "any", 2, []string{f.ana.signer(), f.bob.signer()}
+		q.Message, q.Artifacts = "publish 1.2.3", []wire.Artifact{{Name: "rocket-1.2.3.tgz", SHA256: wire.Digest{7}, Size: 5}}
 	})
 	j.connect()
 	must(t, j.send(j.nc))
 	yes := func(s *seat, attempt int) wire.Reply {
 		t.Helper()
 		return s.say(wire.VerbAnswer, wire.AnswerMessage{Key: j.pub, Answer: sign(t, &wire.Answer{
-			Key: s.signer(), Digest: j.dig, Attempt: attempt, Ask: wire.AskApproval, Decision: wire.DecisionYes}, s.sign)})
+			Key: s.signer(), Digest: j.dig, Attempt: attempt, Ask: wire.AskApproval, Decision: wire.DecisionYes, At: 1_795_000_600, Receipt: make([]byte, 64)}, s.sign)})
 	}
 	if s := must(t, yes(ana, 1)); s.State != "pending" || s.Attempt != 1 {
 		t.Errorf("%+v", s)
 	}
+	// The job must see whose yes it is before it signs that it wants another.
+	if s := must(t, j.state()); s.Answer == nil || opens[wire.Answer](f.ana.signer())(*s.Answer) != nil {
+		t.Errorf("the first yes is not shown: %+v", s)
+	}
 	hint(t, j.hints, changeOf(j))
 	refused(t, yes(bob, 1), wire.RefusedTaken, "Ana answered first")
-	if s := must(t, j.step(&wire.Next{Key: j.pub, Digest: j.dig, Attempt: 1})); s.Attempt != 2 || s.Reason != "next" {
+	if s := must(t, j.step(&wire.Next{Key: j.pub, Digest: j.dig, Attempt: 1})); s.Attempt != 2 || s.Reason != "next" || s.Answer != nil {
 		t.Errorf("%+v", s)
 	}
 	refused(t, yes(ana, 2), wire.RefusedNotYours, "this key has already agreed to it")
-	if s := must(t, yes(bob, 2)); s.State != "done" {
+	if s := must(t, yes(bob, 2)); s.State != "done" || s.Answer == nil || opens[wire.Answer](f.bob.signer())(*s.Answer) != nil {
 		t.Errorf("%+v", s)
+	}
+	// What the job says after that changes nothing and is acknowledged.
+	if s := must(t, j.done(2)); s.State != "done" {
+		t.Errorf("%+v", s)
+	}
+	// The record holds what was approved, as it was signed.
+	for _, rec := range records(t, f.relay, j.pub) {
+		q, err := wire.Open[wire.Request](decode(t, rec.Request), j.pub)
+		if err != nil || len(q.Artifacts) != 1 || q.Artifacts[0].SHA256 != (wire.Digest{7}) {
+			t.Errorf("%v, %+v", err, q.Artifacts)
+		}
 	}
 	recs := records(t, f.relay, j.pub)
 	last := recs[len(recs)-1]
@@ -896,7 +912,7 @@ func TestALinkIsDoneWhenItsJobSaysSo(t *testing.T) {
 	f := startFixture(t)
 	ana := f.sit(f.ana)
 	j := f.job(rocketRepo, "rocket")
-	j.ask("rocket", func(q *wire.Request) { q.Ask = wire.AskLink })
+	j.ask("rocket", func(q *wire.Request) { q.Ask, q.Format = wire.AskLink, "any" })
 	j.connect()
 	must(t, j.send(j.nc))
 	_, r := ana.answer(j, 1)
@@ -904,6 +920,60 @@ func TestALinkIsDoneWhenItsJobSaysSo(t *testing.T) {
 	if s := must(t, j.done(1)); s.State != "done" {
 		t.Errorf("%+v", s)
 	}
+}
+
+func TestALinkIsPassedOnToKnownHostsOnly(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	text := strings.Replace(f.configText(t.TempDir(), onLoopback), "  rocket:\n", "  rocket:\n    links: [registry.example.com]\n", 1)
+	f.start(text, Options{LinkHosts: func(service string) []string {
+		return map[string][]string{"npm": {"www.npmjs.com"}, "rubygems": {"rubygems.org"}}[service]
+	}})
+	ana := f.sit(f.ana)
+	ask := func(service, kind string) (*job, wire.Challenge) {
+		t.Helper()
+		j := f.job(rocketRepo, "rocket")
+		j.ask("rocket", func(q *wire.Request) {
+			if q.Service = service; kind != wire.AskCode {
+				q.Ask, q.Format = kind, "any"
+			}
+			if kind == wire.AskApproval {
+				q.Message, q.Responders = "yes?", []string{f.ana.signer()}
+			}
+		})
+		j.connect()
+		must(t, j.send(j.nc))
+		must(t, ana.say(wire.VerbOpen, f.ana.openMessage(t, j)))
+		h := hint(t, j.hints, func(h wire.Hint) bool { return h.Hint == wire.HintChallenge })
+		ch, err := wire.Open[wire.Challenge](*h.Envelope, f.ana.signer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j, ch
+	}
+	alive := func(j *job, ch wire.Challenge, link string) wire.Reply {
+		t.Helper()
+		a := &wire.Alive{Key: j.pub, Digest: j.dig, Attempt: 1, Reason: wire.ReasonFirst, Nonce: ch.Nonce, Connect: ch.Connect, Responder: ch.Key, Link: link}
+		return request(t, j.nc, wire.JobSubject(j.pub, wire.VerbAlive), wire.AliveMessage{Token: j.token, Alive: sign(t, a, j.key)})
+	}
+	npm, ch := ask("npm", wire.AskLink)
+	for _, link := range []string{
+		"https://evil.example/auth/cli/1", "https://npmjs.com/auth/cli/1", "https://a.www.npmjs.com/auth/cli/1", "https://www.npmjs.com.evil.example/", "https://www.npmjs.com:8443/auth/cli/1",
+		"https://rubygems.org/webauthn_verification/1",
+	} {
+		refused(t, alive(npm, ch, link), wire.RefusedPolicy, "which is no host of the service npm", "projects.rocket.links")
+	}
+	// A link that was refused has used nothing up.
+	must(t, alive(npm, ch, "https://www.npmjs.com/auth/cli/1"))
+	hint(t, ana.hints, func(h wire.Hint) bool { return h.Hint == wire.HintAlive && h.Key == npm.pub })
+	private, ch := ask("generic", wire.AskLink)
+	refused(t, alive(private, ch, "https://www.npmjs.com/auth/cli/1"), wire.RefusedPolicy, "no host of the service generic")
+	must(t, alive(private, ch, "https://registry.example.com/login/1"))
+	code, ch := ask("npm", wire.AskCode)
+	refused(t, alive(code, ch, "https://www.npmjs.com/auth/cli/1"), wire.RefusedMalformed, "asks for none")
+	yes, ch := ask("npm", wire.AskApproval)
+	refused(t, alive(yes, ch, "https://www.npmjs.com/auth/cli/1"), wire.RefusedMalformed, "asks for none")
+	must(t, alive(yes, ch, ""))
 }
 
 // Only the keys that the workflow pins may answer, whoever else is enrolled.

@@ -152,6 +152,9 @@ func (v *Verifier) Verify(ctx context.Context, e Evidence) (*Job, error) {
 		return nil, refuse(CodeAlive, "the alive answer is to another challenge; an old one may have been sent again", "open the prompt again")
 	case a.Connect != c.Connect || a.Responder != c.Key:
 		return nil, refuse(CodeAlive, "the alive answer is to another responder's challenge", "open the prompt again")
+	case a.Link != "" && job.Request.Ask != wire.AskLink:
+		// A link that nobody asked to follow is bait.
+		return nil, refuse(CodeAlive, "the alive answer holds a link, and the request asks for none", "")
 	case job.Request.Deadline <= v.now().Unix():
 		return nil, refuse(CodeRequest, "the request's deadline has passed", "")
 	}

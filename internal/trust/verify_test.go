@@ -545,6 +545,7 @@ func TestAnOpenedPromptIsVerifiedOnlyByThisJobsAnswerToThisChallenge(t *testing.
 		{"for another machine", Evidence{Request: request, Challenge: &challenge, Alive: alive(func(a *wire.Alive) { a.Connect = elsewhere })}, nil, CodeAlive, "another responder's challenge"},
 		{"for another responder", Evidence{Request: request, Challenge: &challenge, Alive: alive(func(a *wire.Alive) { a.Responder = wire.PublicKey(otherSigner) })}, nil, CodeAlive, "another responder's challenge"},
 		{"the challenge was for another request", Evidence{Request: request, Challenge: change(challenge, func(c *wire.Challenge) { c.Digest[0]++ }), Alive: good}, nil, CodeAlive, "challenge is for another request"},
+		{"with a link that was not asked for", Evidence{Request: request, Challenge: &challenge, Alive: alive(func(a *wire.Alive) { a.Link = "https://www.npmjs.com/auth/cli/1" })}, nil, CodeAlive, "asks for none"},
 		{"past its deadline", Evidence{Request: past, Challenge: pastChallenge, Alive: alive(func(a *wire.Alive) { a.Digest = pastDigest })}, nil, CodeRequest, "deadline has passed"},
 		{"token of another run", Evidence{Request: request, Challenge: &challenge, Alive: good}, map[string]any{"run_id": "1"}, CodeProof, "run_id"},
 		{"token for another key", Evidence{Request: request, Challenge: &challenge, Alive: good}, map[string]any{"aud": wire.Audience(relay, elsewhere)}, CodeAudience, "speaks for the key"},

@@ -34,6 +34,14 @@ func LinkHost(s string) string {
 	return host
 }
 
+// CheckLinkHost says whether s can be the host of a link, as policy writes it.
+func CheckLinkHost(s string) error {
+	if host, err := parseLink("https://" + s); err != nil || host != s {
+		return malformed("not the host of a link (lower case, as in www.example.com or www.example.com:8443, nothing else)")
+	}
+	return nil
+}
+
 func parseLink(s string) (host string, err error) {
 	if len(s) > MaxLink {
 		return "", malformed("link of %d bytes, at most %d are allowed", len(s), MaxLink)

@@ -25,6 +25,9 @@ func TestALinkIsWhatEachReaderReadsAlike(t *testing.T) {
 		if got := LinkHost(link); got != host {
 			t.Errorf("%s: host %q, want %q", link, got, host)
 		}
+		if err := CheckLinkHost(host); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
 	}
 	for _, link := range []string{
 		"", "https://", "https:///www.npmjs.com", "https:/www.npmjs.com", "//www.npmjs.com", "www.npmjs.com", "HTTPS://www.npmjs.com", "ftp://www.npmjs.com",
@@ -43,6 +46,15 @@ func TestALinkIsWhatEachReaderReadsAlike(t *testing.T) {
 		}
 		if got := LinkHost(link); got != "" {
 			t.Errorf("%q: host %q of what is no link", link, got)
+		}
+	}
+}
+
+func TestAHostThatNoLinkHasIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"", "*", "*.npmjs.com", ".npmjs.com", "www.npmjs.com/", "https://www.npmjs.com", "www.npmjs.com?x", "WWW.npmjs.com", "a@b", "www.npmjs.com ", "a b", "w\u0456dgets.com", "x:0"} {
+		if CheckLinkHost(host) == nil {
+			t.Errorf("%q passes", host)
 		}
 	}
 }
