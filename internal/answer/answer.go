@@ -62,10 +62,15 @@ type Decisions interface {
 	// itself now, and again before each proof runs out, until the prompt is
 	// over. Called again it asks anew, at most every 5 seconds.
 	Open(id string)
-	// Answer gives a code. nil means that it is sealed and on its way, and the
+	// Answer gives a code or, to an approval, the human's yes: no code, and the
+	// match code as typed. nil means that it is signed and on its way, and the
 	// prompt's snapshots say what becomes of it. ErrCode and ErrMatch are a
 	// human's typing errors; any other error says why this cannot be answered.
 	Answer(ctx context.Context, a Answer) error
+	// Follow gives the link that a human is to follow, where that is what is
+	// asked, after the same checks as Answer. Nothing is sent: the job sees for
+	// itself what becomes of it.
+	Follow(ctx context.Context, a Answer) (link string, err error)
 	// Decline says no. It is final for the request, and may also be said to
 	// what is not verified.
 	Decline(ctx context.Context, id, reason string) error
@@ -77,7 +82,7 @@ type Decisions interface {
 type Answer struct {
 	ID      string // the prompt's
 	Attempt int    // as shown: a code meant for one attempt is not used for the next
-	Code    string
+	Code    string // "" for an approval and a link
 	Match   string // the match code as typed, where the prompt demands it
 }
 
@@ -166,12 +171,32 @@ type Prompt struct {
 	// TypeMatch: the human must type the match code, read off the job's log.
 	TypeMatch bool
 
+	// LinkHost and Link are where a human is to go, where a link is asked for and
+	// its host is allowed: the newest one, for it is made anew with each opening.
+	// Link is empty where TypeMatch: see [Decisions].Follow.
+	LinkHost, Link string
+	// Artifacts are the files that it is about; all but digest and size are the
+	// job's own words.
+	Artifacts []Artifact
+	Approvals int    // people who must agree, of an approval
+	Details   string // the job's own words for who wants to read more; several lines
+
 	Attempt  int
 	Reason   string    // wire.ReasonFirst, …: why there is this attempt, signed by the job
 	Since    time.Time // when it was asked, by the job's word
 	Deadline time.Time
 	Opened   string // who else is looking, by the relay's word
 	By       string // who answered or declined, by the relay's word
+}
+
+// Artifact is one file that a prompt is about, safe to show.
+type Artifact struct {
+	Name    string
+	SHA256  string // 64 hex digits
+	Size    int64
+	Package string
+	Version string
+	Stage   string // id of a staged version at npm, a UUID: what `npm stage approve` takes
 }
 
 // Verifier verifies the chain of proof; *trust.Verifier is the one there is.
@@ -184,6 +209,9 @@ type Verifier interface {
 type Trust struct {
 	Verifier Verifier
 	Pins     *trust.Policy // nil: no pins, so nothing can be answered
+	// Links are hosts that a project's links may lead to by this human's own
+	// word, beside those of the service.
+	Links map[string][]string
 }
 
 // Config is what a desk needs.
@@ -194,6 +222,8 @@ type Config struct {
 	Trust   Trust
 	Askers  []Asker
 	Log     *slog.Logger // nil: none
+	// LinkHosts gives the hosts that a service's links lead to; nil: none.
+	LinkHosts func(service string) []string
 	// ConnectWithin is how long the first connection may take before Run fails
 	// with dial.ErrUnreachable; 0: for ever. A lost one is sought for ever.
 	ConnectWithin time.Duration

@@ -58,9 +58,10 @@ func (d *Desk) Open(id string) {
 		if p == nil {
 			return
 		}
-		if p.wanted && p.challenge == nil && p.proved(now()) == nil {
+		// A link dies sooner than a proof, and a new one comes with a new proof.
+		if again := p.wanted && p.challenge == nil; again && (p.proved(now()) == nil || p.request.Ask == wire.AskLink) {
 			// Asked again by hand: now, as far as the relay lets it through.
-			p.failures, p.failed = 0, ""
+			p.failures, p.failed, p.anew = 0, "", true
 			p.nextOpen = p.lastOpen.Add(openEvery)
 		}
 		p.wanted = true
@@ -107,10 +108,10 @@ func (d *Desk) tickPrompt(p *prompt, t time.Time) time.Time {
 			}
 		}
 	}
-	if d.quit || !p.wanted || p.challenge != nil || p.phase() != Asking || p.unsupported != "" || d.conn == nil {
+	if d.quit || !p.wanted || p.challenge != nil || p.agreed || p.phase() != Asking || p.unsupported != "" || d.conn == nil {
 		return due
 	}
-	if proof := p.proved(t); proof != nil {
+	if proof := p.proved(t); proof != nil && !p.anew {
 		if renew := proof.at.Add(wire.OpeningLasts - renewBefore); t.Before(renew) {
 			sooner(renew)
 			return due
@@ -145,7 +146,7 @@ func (d *Desk) challenge(p *prompt, t time.Time) {
 		d.openFailed(p, err.Error())
 		return
 	}
-	p.challenge, p.lastOpen = c, t
+	p.challenge, p.lastOpen, p.anew = c, t, false
 	conn, work := d.conn, d.work
 	subject, msg := wire.DeskSubject(d.connect, wire.VerbOpen), wire.OpenMessage{Key: p.key, Challenge: env}
 	go func() {

@@ -4,6 +4,7 @@ package answer
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +30,11 @@ type prompt struct {
 	takenAt     int
 	last        string // hash of our last answer, to know it again
 	note        string // what became of it
+	agreed      bool   // this responder has said yes, and another person must too
 	end         string // how it ended; set: over
 
 	wanted    bool // an asker shows it
+	anew      bool // to be opened again though a proof holds
 	challenge *challenge
 	proof     *proof
 	failed    string // why the last opening failed
@@ -50,12 +53,8 @@ func unsupported(r wire.Request, relay, sign string, t time.Time) string {
 		return fmt.Sprintf("it says that it was made later than it is now by this computer's clock, by more than %d minutes; if that clock is slow, set it right", int(maxAhead.Minutes()))
 	case r.Relay != relay:
 		return "it was made for another relay than the one that passed it on"
-	case r.Ask == wire.AskLink:
-		return "it asks to follow a link, which this version cannot show; answer it with a newer one"
-	case r.Ask != wire.AskCode:
-		return "it asks for an approval, which this version cannot give; answer it with a newer one"
-	case r.Approvals > 1:
-		return "it needs two people, which this version cannot take part in; answer it with a newer one"
+	case r.Approvals > 1 && r.Ask != wire.AskApproval:
+		return "it needs two people for a code or a link, which this version cannot take part in; answer it with a newer one"
 	case len(r.Responders) > 0 && !slices.Contains(r.Responders, sign):
 		return "its workflow accepts answers of other responders' keys only; add yours to `responders` there, if it should"
 	}
@@ -102,6 +101,12 @@ func (p *prompt) ending() string {
 	}
 	switch p.state.State {
 	case "done":
+		switch p.request.Ask {
+		case wire.AskApproval:
+			return with("it is approved")
+		case wire.AskLink:
+			return with("the job is done with it")
+		}
 		return with("the job has what it asked for")
 	case "declined":
 		return with(who + " declined")
@@ -205,6 +210,8 @@ func (d *Desk) obstacle(p *prompt, t time.Time) string {
 	}
 	standing, why := p.standing(t)
 	switch {
+	case p.agreed:
+		return agreed
 	case p.unsupported != "":
 		return p.unsupported
 	case standing != Verified:
@@ -215,16 +222,40 @@ func (d *Desk) obstacle(p *prompt, t time.Time) string {
 		return "its time is up"
 	case d.quit:
 		return "this responder is ending"
+	case p.request.Ask == wire.AskLink:
+		return d.stray(p)
 	}
 	return ""
 }
 
+const agreed = "you have agreed to it, and another person must too"
+
+// stray says why the link of a verified prompt must not be followed, "" if it
+// may. It opens in the browser in which its human is logged in to everything, so
+// the host must be known, and not by the job's or the relay's word.
+func (d *Desk) stray(p *prompt) string {
+	link := p.proof.alive.Link
+	if link == "" {
+		return "its job has made no link; it makes one when it is asked to prove itself again"
+	}
+	host := wire.LinkHost(link)
+	if host != "" && slices.Contains(d.trust.Links[p.request.Project], host) {
+		return ""
+	}
+	if host != "" && d.config.LinkHosts != nil && slices.Contains(d.config.LinkHosts(p.request.Service), host) {
+		return ""
+	}
+	return fmt.Sprintf("its link leads to %s, which is no host that the service %s is known by, so it is not shown; if you know that host, allow it with `cfa-responder pins link-host %s %s`",
+		wire.CleanName(host, 260), wire.CleanName(p.request.Service, 63), p.request.Project, wire.CleanName(host, 260))
+}
+
 // typeMatch says whether the human must type p's match code: because its CI
-// cannot bind a token to a key, because the job wants it, or because another
+// cannot bind a token to a key, because the job wants it, because it asks for a
+// yes, which is typed in no other way, or because another
 // request of the project is open, which an honest-looking prompt could be
 // mistaken for.
 func (d *Desk) typeMatch(p *prompt) bool {
-	if p.request.TypeMatch || p.proof == nil || !p.proof.job.Bound {
+	if p.request.TypeMatch || p.request.Ask == wire.AskApproval || p.proof == nil || !p.proof.job.Bound {
 		return true
 	}
 	for _, other := range d.prompts {
@@ -268,6 +299,22 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 	if s.TypeMatch = d.typeMatch(p); !s.TypeMatch {
 		s.Match = proof.match
 	}
+	for _, a := range p.request.Artifacts {
+		s.Artifacts = append(s.Artifacts, Artifact{
+			Name: wire.CleanName(a.Name, 200), SHA256: a.SHA256.String(), Size: a.Size,
+			Package: wire.CleanName(a.Package, 214), Version: wire.CleanName(a.Version, 256), Stage: a.Stage,
+		})
+	}
+	if p.request.Ask == wire.AskApproval {
+		s.Approvals = max(p.request.Approvals, 1)
+	}
+	s.Details = longText(proof.alive.Details)
+	if p.request.Ask == wire.AskLink && proof.standing == Verified && d.stray(p) == "" {
+		s.LinkHost = wire.LinkHost(proof.alive.Link)
+		if !s.TypeMatch {
+			s.Link = proof.alive.Link // its spelling was checked: it shows as it is
+		}
+	}
 	return s
 }
 
@@ -285,7 +332,7 @@ func (d *Desk) publish() {
 
 func (d *Desk) publishOne(p *prompt) {
 	s := d.snapshot(p, now())
-	if s == p.shown {
+	if reflect.DeepEqual(s, p.shown) {
 		return
 	}
 	p.shown = s
@@ -313,6 +360,24 @@ func factsOf(job *trust.Job) Facts {
 		RunURL: wire.CleanName(f.RunURL, 500), RunID: name(f.RunID), RunAttempt: name(f.RunAttempt), Job: name(f.Job),
 		Runner: name(f.Runner), Group: name(f.Group),
 	}
+}
+
+// longText makes the job's own lines safe to show: as many as fit a terminal's
+// memory, none longer than a few of its rows.
+func longText(s string) string {
+	const most, width = 200, 300
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	more := len(lines) - most
+	if more > 0 {
+		lines = lines[:most]
+	}
+	for i, l := range lines {
+		lines[i] = wire.Clean(l, width)
+	}
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("(%d more lines)", more))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // cleanLines is wire.Clean for text of several lines that this program made.

@@ -1,6 +1,6 @@
 package answer
 
-// What the human decided, on its way: sealed at once, kept until it has
+// What the human decided, on its way: sealed or signed at once, kept until it has
 // arrived, sent again as the same bytes.
 
 import (
@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/continuousauth/action/internal/receipt"
 	"github.com/continuousauth/action/internal/seal"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -26,7 +27,8 @@ const (
 type held struct {
 	verb     string // wire.VerbAnswer or wire.VerbDecline
 	msg      any
-	hash     string // of what is sealed, hex; "" for a decline
+	hash     string // of what is sealed, hex; "" for a yes and a decline
+	yes      bool   // an approval
 	attempt  int
 	until    time.Time
 	next     time.Time // when it is sent (again)
@@ -42,29 +44,69 @@ func (d *Desk) Answer(ctx context.Context, a Answer) error {
 
 func (d *Desk) answer(a Answer) error {
 	t := now()
+	p, err := d.answerable(a, t)
+	if err != nil {
+		return err
+	}
+	switch p.request.Ask {
+	case wire.AskCode:
+		return d.seal(p, a.Code, t)
+	case wire.AskApproval:
+		if a.Code != "" {
+			return fmt.Errorf("%w: it asks for a yes, and takes no code", ErrNotAnswerable)
+		}
+		return d.approve(p, t)
+	}
+	return fmt.Errorf("%w: its link is to be followed, and the job sees by itself what becomes of it", ErrNotAnswerable)
+}
+
+// answerable finds the prompt that a is meant for, if it may be answered now.
+func (d *Desk) answerable(a Answer, t time.Time) (*prompt, error) {
 	p := d.prompts[a.ID]
 	if p == nil {
-		return fmt.Errorf("%w: it is over", ErrNotAnswerable)
+		return nil, fmt.Errorf("%w: it is over", ErrNotAnswerable)
 	}
 	if why := d.obstacle(p, t); why != "" {
-		return fmt.Errorf("%w: %s", ErrNotAnswerable, why)
+		return nil, fmt.Errorf("%w: %s", ErrNotAnswerable, why)
 	}
 	if a.Attempt != p.state.Attempt {
-		return fmt.Errorf("%w: the job has asked anew since; open it again", ErrNotAnswerable)
+		return nil, fmt.Errorf("%w: the job has asked anew since; open it again", ErrNotAnswerable)
 	}
 	if d.typeMatch(p) && !seal.SameMatch(a.Match, p.proof.match) {
-		return ErrMatch
+		return nil, ErrMatch
 	}
+	return p, nil
+}
+
+// Follow gives a link; see [Decisions].
+func (d *Desk) Follow(ctx context.Context, a Answer) (link string, err error) {
+	err = d.call(ctx, func() error {
+		p, err := d.answerable(a, now())
+		if err != nil {
+			return err
+		}
+		if p.request.Ask != wire.AskLink {
+			return fmt.Errorf("%w: it asks for no link to be followed", ErrNotAnswerable)
+		}
+		link = p.proof.alive.Link
+		d.log.Info("decision", "what", "link", "request", p.key, "project", p.request.Project, "attempt", p.state.Attempt, "outcome", "shown", "host", wire.LinkHost(link), "rule", p.proof.rule)
+		return nil
+	})
+	return link, err
+}
+
+// seal closes a code to p's job and sends it.
+func (d *Desk) seal(p *prompt, code string, t time.Time) error {
 	format, err := wire.ParseFormat(p.request.Format)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotAnswerable, err)
 	}
-	if err := format.Check(a.Code); err != nil {
+	if err := format.Check(code); err != nil {
 		return fmt.Errorf("%w: %w", ErrCode, err)
 	}
 	// The signed request's key, the signed attempt: what the proof covers.
 	to := seal.To{Digest: p.digest, Attempt: p.proof.alive.Attempt, Ask: p.request.Ask, Responder: d.sign}
-	sealed, err := seal.Close(p.request.HPKE, to, a.Code)
+	sealed, err := seal.Close(p.request.HPKE, to, code)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotAnswerable, err)
 	}
@@ -81,6 +123,33 @@ func (d *Desk) answer(a Answer) error {
 	}
 	p.last, p.note = hash.String(), ""
 	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", to.Attempt, "outcome", "sealed", "rule", p.proof.rule)
+	return nil
+}
+
+// approve signs the human's yes: the receipt, whose statement is made here of
+// what was verified, and the answer that carries it.
+func (d *Desk) approve(p *prompt, t time.Time) error {
+	attempt, at := p.proof.alive.Attempt, t.Unix()
+	statement, err := receipt.Statement(p.proof.job.Request, p.digest, attempt, at, d.sign)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotAnswerable, err)
+	}
+	sig, err := receipt.Sign(statement, d.config.Sign)
+	if err != nil {
+		return fmt.Errorf("approve: %w", err)
+	}
+	env, err := wire.Sign(&wire.Answer{
+		Key: d.sign, Digest: p.digest, Attempt: attempt, Ask: wire.AskApproval, Decision: wire.DecisionYes, At: at, Receipt: sig,
+	}, d.config.Sign)
+	if err != nil {
+		return fmt.Errorf("approve: %w", err)
+	}
+	p.held = &held{
+		verb: wire.VerbAnswer, yes: true, msg: wire.AnswerMessage{Key: p.key, Answer: env},
+		attempt: attempt, until: t.Add(wire.KeepAnswer), next: t,
+	}
+	p.note = ""
+	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", attempt, "outcome", "approved", "rule", p.proof.rule)
 	return nil
 }
 
@@ -158,6 +227,11 @@ func (d *Desk) heldSent(p *prompt, h *held, reply wire.Reply, err error) {
 	h.sending = false
 	h.next = now().Add(resendEvery)
 	if err == nil {
+		if h.yes {
+			// A yes has no receipt of the job's: once it is on record, it counts.
+			p.agreed = p.request.Approvals > 1
+			d.forget(p, "your yes is on record")
+		}
 		if reply.State != nil && reply.State.Rev >= p.state.Rev {
 			d.setState(p, *reply.State)
 		}
@@ -197,6 +271,10 @@ func (d *Desk) settle(p *prompt, s wire.State) {
 		// A decline is repeated until it is refused or the request is over.
 		return
 	}
+	if h.yes {
+		d.settleYes(p, s)
+		return
+	}
 	mine := s.Sealed == h.hash
 	switch {
 	case s.State == "pending" && s.Attempt == h.attempt:
@@ -214,5 +292,19 @@ func (d *Desk) settle(p *prompt, s wire.State) {
 		d.forget(p, p.by()+" answered; what you answered is thrown away")
 	default:
 		d.forget(p, "what you answered is thrown away")
+	}
+}
+
+// settleYes is settle for an approval. Whose yes is on record the relay says
+// only to whom it belongs, so another state ends the waiting, and no more.
+func (d *Desk) settleYes(p *prompt, s wire.State) {
+	switch {
+	case s.State == "pending" && s.Attempt == p.held.attempt:
+	case s.State == "done":
+		d.forget(p, "it is approved")
+	case s.State == "pending" && s.Reason == wire.ReasonNext:
+		d.forget(p, "its job has one yes, and asks for another person's")
+	default:
+		d.forget(p, "your yes is thrown away")
 	}
 }

@@ -546,9 +546,13 @@ func TestWhatThisVersionCannotAnswerIsShownWithTheReason(t *testing.T) {
 		change func(*wire.Request)
 		why    string
 	}{
-		{"a link", func(r *wire.Request) { r.Ask = wire.AskLink }, "link"},
-		{"an approval", func(r *wire.Request) { r.Ask, r.Responders = wire.AskApproval, []string{wire.PublicKey(other)} }, "approval"},
-		{"two people", func(r *wire.Request) { r.Approvals, r.Responders = 2, []string{wire.PublicKey(other)} }, "two people"},
+		{"an approval by others", func(r *wire.Request) {
+			r.Ask, r.Format, r.Message, r.Responders = wire.AskApproval, "any", "yes?", []string{wire.PublicKey(other)}
+		}, "other responders' keys"},
+		{"two people for a link", func(r *wire.Request) {
+			r.Ask, r.Format, r.Approvals, r.Responders = wire.AskLink, "any", 2, []string{wire.PublicKey(other)}
+		}, "two people"},
+		{"two people for a code", func(r *wire.Request) { r.Approvals, r.Responders = 2, []string{wire.PublicKey(other)} }, "two people"},
 		{"others' keys", func(r *wire.Request) { r.Responders = []string{wire.PublicKey(other)} }, "other responders' keys"},
 		{"a job ahead of time", func(r *wire.Request) { r.Made, r.Deadline = r.Made+420, r.Deadline+420 }, "by more than 5 minutes"},
 		{"another relay", func(r *wire.Request) { r.Relay = "elsewhere.test" }, "another relay"},

@@ -59,6 +59,7 @@ type request struct {
 	job   *Job
 	item  wire.Item
 	over  bool
+	yes   []wire.Answer
 	names map[string]bool // who opened
 }
 
@@ -243,8 +244,11 @@ func (r *Relay) decide(desk, verb string, data []byte) (wire.Reply, func()) {
 	case wire.VerbAnswer:
 		var m wire.AnswerMessage
 		q := r.requests[keyOf(data, &m, func() string { return m.Key })]
-		if q == nil || m.Sealed == nil {
+		if q == nil || (m.Sealed == nil) != (q.job.Request.Ask == wire.AskApproval) {
 			return refused(wire.RefusedUnknown, "no such request"), nil
+		}
+		if m.Sealed == nil {
+			return r.approve(q, desk, m)
 		}
 		signer, _ := wire.ClaimedSigner(m.Answer)
 		a, err := wire.Open[wire.Answer](m.Answer, signer)
@@ -287,6 +291,42 @@ func (r *Relay) decide(desk, verb string, data []byte) (wire.Reply, func()) {
 		return state(q), nil
 	}
 	return refused(wire.RefusedMalformed, "not understood"), nil
+}
+
+// approve takes a yes: the last one that the request needs ends it, another
+// waits for the job to go on.
+func (r *Relay) approve(q *request, desk string, m wire.AnswerMessage) (wire.Reply, func()) {
+	signer, _ := wire.ClaimedSigner(m.Answer)
+	a, err := wire.Open[wire.Answer](m.Answer, signer)
+	s := q.item.State
+	state := func() (wire.Reply, func()) { now := q.item.State; return wire.Reply{State: &now}, nil }
+	switch {
+	case err != nil:
+		return refused(wire.RefusedSignature, err.Error()), nil
+	case slices.ContainsFunc(q.yes, func(y wire.Answer) bool { return y.Key == signer && y.Attempt == a.Attempt }):
+		return state()
+	case slices.ContainsFunc(q.yes, func(y wire.Answer) bool { return y.Key == signer }):
+		return refused(wire.RefusedNotYours, "this key has already agreed to it"), nil
+	case q.over:
+		return refused(wire.RefusedEnded, "the request is over"), nil
+	case a.Attempt != s.Attempt:
+		return refused(wire.RefusedAttempt, "another attempt is open"), nil
+	}
+	q.yes = append(q.yes, a)
+	r.set(q, func(s *wire.State) {
+		s.Answer = &m.Answer
+		if len(q.yes) == max(q.job.Request.Approvals, 1) {
+			s.State, s.By = "done", r.desks[desk]
+		}
+	})
+	return state()
+}
+
+// Yeses are the approvals of j's request so far.
+func (r *Relay) Yeses(j *Job) []wire.Answer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.requests[j.ID()].yes)
 }
 
 // keyOf decodes a message and gives the key in it, "" if it does not decode.
