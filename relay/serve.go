@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/continuousauth/action/internal/broker"
+	"github.com/continuousauth/action/internal/service"
 )
 
 type serveCmd struct {
@@ -37,7 +38,7 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	log := slog.New(h)
 	relay, err := broker.Start(ctx, config, broker.Options{
 		Log:    log,
-		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkHosts: linkHosts,
+		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkHosts: service.LinkHosts,
 	})
 	if err != nil {
 		return &exit{exitUnavailable, err}

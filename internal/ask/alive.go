@@ -137,11 +137,11 @@ func (s *Session) alive(ctx context.Context, conn link, r ready) error {
 	envelope, err := wire.Sign(&wire.Alive{
 		Key: s.id, Digest: s.digest, Attempt: s.attempt, Reason: s.reason,
 		Nonce: o.challenge.Nonce, Connect: o.challenge.Connect, Responder: o.challenge.Key,
-		Link: r.link,
+		Link: r.link, Details: r.text,
 	}, s.key)
 	if err != nil {
 		// Link is the caller's, or a registry's.
-		s.tell(Warning{"a responder opened the request, but the link cannot be sent: " + wire.Clean(inWords(err), 300)})
+		s.tell(Warning{"a responder opened the request, but what goes with the proof cannot be sent: " + wire.Clean(inWords(err), 300)})
 		return nil
 	}
 	o.answered = time.Now()
@@ -149,6 +149,10 @@ func (s *Session) alive(ctx context.Context, conn link, r ready) error {
 	if refused, ok := errors.AsType[*wire.Refusal](err); ok {
 		s.log.Debug("alive refused", "code", refused.Code)
 		s.stale = true
+		if refused.Code == wire.RefusedPolicy {
+			// The link's host, for one: without a word a human would wait for nothing.
+			s.once("alive "+refused.Code, Warning{"a responder opened the request, and the relay does not pass the proof on: " + refusal(refused).Error()})
+		}
 		return nil
 	}
 	if err != nil {

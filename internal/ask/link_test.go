@@ -124,7 +124,7 @@ func TestALinkThatTheProtocolDoesNotCarryIsTold(t *testing.T) {
 		w := g.follows(t.Context())
 		newPerson(t).opens(g.script, 'a')
 		w.waiting(t)
-		if alives, _ := g.alives(); len(alives) != 0 || !g.told.has("the link cannot be sent") {
+		if alives, _ := g.alives(); len(alives) != 0 || !g.told.has("what goes with the proof cannot be sent") {
 			t.Errorf("%d alive answers; told %+v", len(alives), g.told.all())
 		}
 	})
@@ -151,6 +151,35 @@ func TestNobodyAnswersALink(t *testing.T) {
 		<-w.done
 		if !errors.Is(w.err, ErrCancelled) {
 			t.Errorf("a relay that says done ended it with %v", w.err)
+		}
+	})
+}
+
+// The relay's own policy may know the link's host not: whoever reads the log can
+// then have it added.
+func TestALinkThatTheRelayDoesNotPassOnIsTold(t *testing.T) {
+	t.Parallel()
+	play(t, linked(func(context.Context) (string, error) { return "https://registry.example/x", nil }), func(t *testing.T, g *stage) {
+		g.does(wire.VerbAlive, func(int, message) (wire.Reply, bool) {
+			return refuse(wire.RefusedPolicy, "registry.example is no host of npm's links", "add it to links")
+		})
+		w := g.follows(t.Context())
+		newPerson(t).opens(g.script, 'a')
+		w.waiting(t)
+		if !g.told.has("registry.example is no host") || !g.told.has("add it to links") {
+			t.Errorf("told %+v", g.told.all())
+		}
+	})
+}
+
+func TestDetailsGoWithTheProof(t *testing.T) {
+	t.Parallel()
+	play(t, func(c *Config) { c.Details = func(context.Context) string { return "+ new.js\n- old.js" } }, func(t *testing.T, g *stage) {
+		g.awaits(t.Context())
+		newPerson(t).opens(g.script, 'a')
+		synctest.Wait()
+		if alives, _ := g.alives(); len(alives) != 1 || alives[0].Details != "+ new.js\n- old.js" {
+			t.Errorf("alive answers %+v", alives)
 		}
 	})
 }
