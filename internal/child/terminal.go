@@ -111,6 +111,9 @@ func (t *terminal) came(p *Process, b []byte) {
 		text, err := t.c.Reply(t.ctx, n, text)
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if t.ctx.Err() != nil {
+			return // it has ended by itself: how, is what counts
+		}
 		if err != nil {
 			if t.err == nil {
 				t.err = err
