@@ -262,7 +262,7 @@ func (e *execution) until(ctx context.Context, t *task) error {
 		if ctx.Err() != nil {
 			return ended(res.Code) // it was stopped, and so was its run
 		}
-		verdict := e.read(res, code != "")
+		verdict := e.read(res)
 		if once && verdict != service.Failed {
 			e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
 			return ended(res.Code)
@@ -354,14 +354,14 @@ func (e *execution) already(ctx context.Context, t *task, code int) error {
 }
 
 // read is what the row says of a finished run.
-func (e *execution) read(res child.Result, sent bool) service.Verdict {
+func (e *execution) read(res child.Result) service.Verdict {
 	if e.refused != nil && (e.refused.Match(res.Out) || e.refused.Match(res.Err)) {
 		return service.WantsCode
 	}
 	if e.row.Read == nil {
 		return service.Failed
 	}
-	return e.row.Read(service.Run{Code: res.Code, Out: res.Out, Err: res.Err, Sent: sent})
+	return e.row.Read(service.Run{Code: res.Code, Out: child.Plain(res.Out), Err: child.Plain(res.Err)})
 }
 
 // run runs one command with a code, or without, and passes signals on to it.
@@ -530,7 +530,7 @@ func (e *execution) typed(ctx context.Context, t *task) error {
 		if err != nil {
 			return err
 		}
-		if res.Code != 0 && typed > 0 && ctx.Err() == nil && e.read(res, true) == service.WantsCode {
+		if res.Code != 0 && typed > 0 && ctx.Err() == nil && e.read(res) == service.WantsCode {
 			typed = 0
 			if err := e.refuse(ctx, res.Code); err != nil {
 				return err

@@ -28,6 +28,7 @@ import (
 type tarball struct {
 	path          string
 	name, version string
+	registry      string // where it says that it is published to; "": nowhere
 	private       bool
 	integrity     string // as npm's registry has it: sha512-, base64
 	sha256        string // hex
@@ -122,7 +123,7 @@ func (e *execution) publishOne(ctx context.Context, p *service.Plan, path string
 // present asks the registry, by the tool itself, which bytes a version has there.
 func (e *execution) present(ctx context.Context, p *service.Plan, t tarball) presence {
 	var said strings.Builder
-	res, err := child.Run(ctx, child.Command{Argv: p.View(t.name, t.version), Env: e.io.environ(), Out: &said})
+	res, err := child.Run(ctx, child.Command{Argv: p.View(t.name, t.version, t.registry), Env: e.io.environ(), Out: &said})
 	if err != nil {
 		return unknown
 	}
@@ -132,14 +133,19 @@ func (e *execution) present(ctx context.Context, p *service.Plan, t tarball) pre
 		}
 		return unknown
 	}
-	var have string
 	if strings.TrimSpace(said.String()) == "" {
 		return absent // the package is there, this version is not
 	}
-	if json.Unmarshal([]byte(said.String()), &have) != nil || !strings.HasPrefix(have, "sha512-") {
+	var have []string
+	if one := ""; json.Unmarshal([]byte(said.String()), &one) == nil {
+		have = []string{one}
+	} else if json.Unmarshal([]byte(said.String()), &have) != nil {
 		return unknown
 	}
-	if have == t.integrity {
+	switch {
+	case len(have) != 1 || !strings.HasPrefix(have[0], "sha512-"):
+		return unknown
+	case have[0] == t.integrity:
 		return same
 	}
 	return different
@@ -181,6 +187,9 @@ func readTarball(path string) (t tarball, err error) {
 			Name    string `json:"name"`
 			Version string `json:"version"`
 			Private bool   `json:"private"`
+			Config  struct {
+				Registry string `json:"registry"`
+			} `json:"publishConfig"`
 		}
 		data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
 		if err != nil {
@@ -195,7 +204,7 @@ func readTarball(path string) (t tarball, err error) {
 		if v.Name == "" || v.Version == "" {
 			return t, errors.New("its package.json has no name or no version")
 		}
-		t.name, t.version, t.private = v.Name, v.Version, v.Private
+		t.name, t.version, t.private, t.registry = v.Name, v.Version, v.Private, v.Config.Registry
 		return t, nil
 	}
 }

@@ -106,16 +106,16 @@ func (l *look) write(p []byte) {
 	if len(l.text) > 2*maxLook {
 		l.text = append(l.text[:0], l.text[len(l.text)-maxLook:]...)
 	}
-	l.see(string(plain(l.text)))
+	l.see(string(Plain(l.text)))
 }
 
 // escapes are the control sequences of ECMA-48 that colours and cursors are made
 // of, and operating system commands (links, titles).
 var escapes = regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)|[@-Z\\\\^_=>78])")
 
-// plain is text without escape sequences: a tool that colours its prompt is to
-// match the same as one that does not.
-func plain(b []byte) []byte {
+// Plain is text without escape sequences: a tool that colours what it says is to be
+// read the same as one that does not.
+func Plain(b []byte) []byte {
 	if !bytes.ContainsRune(b, '\x1b') {
 		return b
 	}

@@ -45,8 +45,9 @@ func (p *Process) startTerminal(ctx context.Context, c Command) error {
 	if c.Stdin != nil || c.FD != 0 {
 		return errors.New("a command with a terminal of its own reads nothing else")
 	}
-	// Wide, so that no tool breaks a link or a prompt over two lines.
-	f, err := pty.StartWithSize(p.cmd, &pty.Winsize{Rows: 50, Cols: 1000})
+	// Wide, so that no tool breaks a link or a prompt over two lines; and no wider,
+	// because some fill lines with spaces.
+	f, err := pty.StartWithSize(p.cmd, &pty.Winsize{Rows: 50, Cols: 240})
 	if errors.Is(err, pty.ErrUnsupported) {
 		return errors.New("this system gives a command no terminal of its own; run this on Linux or macOS")
 	}
@@ -92,7 +93,7 @@ func (t *terminal) came(p *Process, b []byte) {
 	if t.asking {
 		return
 	}
-	shown := plain(t.since)
+	shown := Plain(t.since)
 	for _, s := range t.c.Say {
 		if s.Question.Match(shown) {
 			t.since = t.since[:0]

@@ -174,8 +174,11 @@ func planNPM(argv []string, env func(string) string) *Plan {
 		Publish: func(tarball string) []string {
 			return slices.Concat([]string{program, "publish", tarball}, publish)
 		},
-		View: func(name, version string) []string {
+		View: func(name, version, registry string) []string {
 			flags := []string{"--json"}
+			if registry != "" && !slices.ContainsFunc(publish, func(a string) bool { return a == "--registry" || strings.HasPrefix(a, "--registry=") }) {
+				flags = append(flags, "--registry="+registry)
+			}
 			for i, a := range publish {
 				if strings.HasPrefix(a, "--registry=") || strings.HasPrefix(a, "--userconfig=") {
 					flags = append(flags, a)
@@ -192,7 +195,8 @@ func planNPM(argv []string, env func(string) string) *Plan {
 	p.Pack = slices.Concat([]string{program, "pack"}, at, []string{"--pack-destination", Folder}, pack)
 	if !ignore {
 		in := func(script string) []string {
-			c := slices.Concat([]string{program, "run", script, "--if-present"}, pack)
+			// --ignore-scripts: this one, without what npm run adds before and after.
+			c := slices.Concat([]string{program, "run", script, "--if-present", "--ignore-scripts"}, pack)
 			if len(at) == 1 {
 				c = append(c, "--prefix", at[0])
 			}

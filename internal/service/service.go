@@ -82,7 +82,6 @@ type Service struct {
 type Run struct {
 	Code     int    // exit code, not 0
 	Out, Err []byte // the ends of what it wrote
-	Sent     bool   // it had been given a code
 }
 
 // A Verdict is what a failed command wants.
@@ -139,8 +138,9 @@ type Plan struct {
 	Publish func(tarball string) []string
 	After   [][]string // once, at the end
 	// View makes the command that prints the integrity of a published version as
-	// JSON, if it is there.
-	View func(name, version string) []string
+	// JSON, a string or a list of one, if it is there. registry is what the package
+	// itself says that it is published to; "": nothing.
+	View func(name, version, registry string) []string
 }
 
 // Folder stands in a [Plan] for a folder that is not known yet.

@@ -39,6 +39,7 @@ func TestARowReadsWhatItsToolWrites(t *testing.T) {
 		"pnpm 12, there already":   {"pnpm", "", "  × Failed to publish (status 403 Forbidden):\n  │ {\"error\":\"You cannot publish over the previously published versions:\n  │ 1.0.0.\"}", Exists},
 		"pnpm 10, by npm":          {"pnpm", "", npmClassic, WantsCode},
 		"yarn, no terminal":        {"yarn", "➤ YN0033: The registry requires additional authentication, but Yarn is not running in an interactive terminal\n", "", WantsCode},
+		"yarn, wrong":              {"yarn", "➤ YN0041: Invalid OTP token\n", "", WantsCode},
 		"yarn, rate limit":         {"yarn", "➤ YN0035: slow\n➤ YN0035:   Response Code: 429 (Too Many Requests)\n", "", Limited},
 		"yarn, there already":      {"yarn", "➤ YN0035: You cannot publish over the previously published versions: 1.0.0.\n", "", Exists},
 		"yarn, other error":        {"yarn", "➤ YN0033: Invalid authentication (as an unknown user)\n", "", Failed},
@@ -182,13 +183,13 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 	none := func(string) string { return "" }
 	join := func(argv []string) string { return strings.Join(argv, " ") }
 	for line, want := range map[string][]string{ // before; pack; publish; after
-		"npm publish":                              {"npm run prepublishOnly --if-present", "npm pack --pack-destination {folder}", "npm publish T", "npm run publish --if-present", "npm run postpublish --if-present"},
-		"npm publish ./pkg --access public":        {"npm run prepublishOnly --if-present --prefix ./pkg", "npm pack ./pkg --pack-destination {folder}", "npm publish T --access public", "npm run publish --if-present --prefix ./pkg", "npm run postpublish --if-present --prefix ./pkg"},
+		"npm publish":                              {"npm run prepublishOnly --if-present --ignore-scripts", "npm pack --pack-destination {folder}", "npm publish T", "npm run publish --if-present --ignore-scripts", "npm run postpublish --if-present --ignore-scripts"},
+		"npm publish ./pkg --access public":        {"npm run prepublishOnly --if-present --ignore-scripts --prefix ./pkg", "npm pack ./pkg --pack-destination {folder}", "npm publish T --access public", "npm run publish --if-present --ignore-scripts --prefix ./pkg", "npm run postpublish --if-present --ignore-scripts --prefix ./pkg"},
 		"npm publish --ignore-scripts --tag=x":     {"npm pack --pack-destination {folder} --ignore-scripts", "npm publish T --ignore-scripts --tag=x"},
 		"npm publish ./x-1.0.0.tgz --tag next":     {"npm publish T --tag next"},
-		"npm publish -ws":                          {"npm run prepublishOnly --if-present -ws", "npm pack --pack-destination {folder} -ws", "npm publish T", "npm run publish --if-present -ws", "npm run postpublish --if-present -ws"},
-		"npm publish -w a --workspace=b":           {"npm run prepublishOnly --if-present -w a --workspace=b", "npm pack --pack-destination {folder} -w a --workspace=b", "npm publish T", "npm run publish --if-present -w a --workspace=b", "npm run postpublish --if-present -w a --workspace=b"},
-		"npm --loglevel warn publish --provenance": {"npm run prepublishOnly --if-present --loglevel warn", "npm pack --pack-destination {folder} --loglevel warn", "npm publish T --loglevel warn --provenance", "npm run publish --if-present --loglevel warn", "npm run postpublish --if-present --loglevel warn"},
+		"npm publish -ws":                          {"npm run prepublishOnly --if-present --ignore-scripts -ws", "npm pack --pack-destination {folder} -ws", "npm publish T", "npm run publish --if-present --ignore-scripts -ws", "npm run postpublish --if-present --ignore-scripts -ws"},
+		"npm publish -w a --workspace=b":           {"npm run prepublishOnly --if-present --ignore-scripts -w a --workspace=b", "npm pack --pack-destination {folder} -w a --workspace=b", "npm publish T", "npm run publish --if-present --ignore-scripts -w a --workspace=b", "npm run postpublish --if-present --ignore-scripts -w a --workspace=b"},
+		"npm --loglevel warn publish --provenance": {"npm run prepublishOnly --if-present --ignore-scripts --loglevel warn", "npm pack --pack-destination {folder} --loglevel warn", "npm publish T --loglevel warn --provenance", "npm run publish --if-present --ignore-scripts --loglevel warn", "npm run postpublish --if-present --ignore-scripts --loglevel warn"},
 		"npm publish --dry-run":                    nil,
 		"npm publish --otp=1":                      nil,
 		"npm publish --provenance=false":           nil,
@@ -220,7 +221,10 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 		}
 	}
 	p := planNPM([]string{"npm", "publish", "--registry", "http://r", "--tag", "x"}, none)
-	if got := join(p.View("a", "1.0.0")); got != "npm view a@1.0.0 dist.integrity --json --registry http://r" {
+	if got := join(p.View("a", "1.0.0", "http://its-own")); got != "npm view a@1.0.0 dist.integrity --json --registry http://r" {
+		t.Errorf("view: %q", got)
+	}
+	if got := join(planNPM([]string{"npm", "publish"}, none).View("a", "1.0.0", "http://its-own")); got != "npm view a@1.0.0 dist.integrity --json --registry=http://its-own" {
 		t.Errorf("view: %q", got)
 	}
 	if p := planNPM([]string{"npm", "publish"}, func(name string) string { return map[string]string{"npm_config_ignore_scripts": "true"}[name] }); len(p.Before) != 0 || len(p.After) != 0 {

@@ -32,6 +32,6 @@ var yarnBerry = &Service{
 }
 
 var (
-	yarnWants   = regexp.MustCompile(`YN0033: .*(?:one-time password|OTP|otp|additional authentication)`)
+	yarnWants   = regexp.MustCompile(`YN0033: [^\n]*requires additional authentication|YN0041: Invalid OTP token`)
 	yarnLimited = regexp.MustCompile(`Response Code: 429\b`)
 )

@@ -27,4 +27,4 @@ var yarn = &Service{
 	},
 }
 
-var yarnClassicWants = regexp.MustCompile(`(?m)^error Couldn't publish package: "(?:Incorrect one-time password|Can't answer a question unless a user TTY)`)
+var yarnClassicWants = regexp.MustCompile(`error Couldn't publish package: "(?:Incorrect one-time password|Can't answer a question unless a user TTY)`)

@@ -1,0 +1,373 @@
+//go:build clients
+
+package e2e
+
+// cfa exec around the real package managers, against a registry that demands a
+// second factor, through the real relay and a real responder.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/continuousauth/action/internal/e2e/clientstest"
+	"github.com/continuousauth/action/internal/e2e/registrytest"
+)
+
+// shop is a world whose human gives codes one after the other, and a registry.
+type shop struct {
+	*world
+	reg  *registrytest.Registry
+	home *clientstest.Home
+	desk *process
+}
+
+// newShop starts one. Each prompt is answered with the next of codes; the last one
+// stands for all that follow.
+func newShop(t *testing.T, c registrytest.Config, codes ...string) *shop {
+	t.Helper()
+	s := &shop{world: newWorld(t), reg: registrytest.Start(c)}
+	t.Cleanup(s.reg.Close)
+	s.home = clientstest.NewHome(t, s.reg)
+	if len(codes) > 0 {
+		file := filepath.Join(s.dir, "codes")
+		if err := os.WriteFile(file, []byte(strings.Join(codes, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// The first line, which goes unless it is the last one.
+		s.desk = s.listen(s.humans[0], "--unattended", "--answer-command",
+			fmt.Sprintf(`head -n 1 %[1]s; test "$(wc -l <%[1]s)" = 1 || { tail -n +2 %[1]s >%[1]s.rest; mv %[1]s.rest %[1]s; }`, file))
+	}
+	return s
+}
+
+// ended is how a cfa exec ended.
+type ended struct {
+	code     int
+	out, err string
+}
+
+// exec runs cfa exec with a client's command in a folder.
+func (s *shop) exec(c clientstest.Client, dir string, flags []string, argv ...string) ended {
+	s.t.Helper()
+	// The client's environment and the CI job's.
+	like := s.home.Command(c, dir, s.issuer.GitHubEnv("release"), argv...)
+	args := slices.Concat([]string{"exec", "--project", project}, s.flags, flags, []string{"--"}, argv)
+	cmd := exec.CommandContext(s.t.Context(), program(s.t, "cfa"), args...)
+	cmd.Dir, cmd.Env = dir, like.Env
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.t.Fatal(err)
+	}
+	e := ended{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("%v ended with %d\nstdout:\n%s\nstderr:\n%s", argv, e.code, e.out, e.err)
+		}
+	})
+	return e
+}
+
+// asks counts the requests, and says how often a code was asked for.
+func (e ended) asks() (requests, attempts int) {
+	requests = strings.Count(e.err, "request accepted for project")
+	return requests, requests + strings.Count(e.err, "cfa: attempt ")
+}
+
+func (s *shop) wantPublished(name, version string) {
+	s.t.Helper()
+	if _, ok := s.reg.Published(name, version); !ok {
+		s.t.Errorf("%s %s is not published; the registry saw %v", name, version, s.reg.Journal())
+	}
+}
+
+// wantNoCode looks for codes where none may be: in what was written, but for the
+// line that has the CI mask it.
+func (e ended) wantNoCode(t *testing.T, codes ...string) {
+	t.Helper()
+	for _, code := range codes {
+		if !strings.Contains(e.err, "::add-mask::"+code) {
+			t.Errorf("%s was never masked, so looking for it shows nothing", code)
+		}
+		if strings.Contains(e.out, code) || strings.Contains(strings.ReplaceAll(e.err, "::add-mask::"+code+"\n", ""), code) {
+			t.Errorf("the code %s is in the log", code)
+		}
+	}
+}
+
+var npms = []clientstest.Client{clientstest.NPM10, clientstest.NPM11, clientstest.NPM12}
+
+func TestNPMPublishesWithACodeThatIsAskedForWhenItIsWanted(t *testing.T) {
+	for _, c := range npms {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+			dir := s.home.Package("left-pad-"+string(c), "1.0.0")
+			e := s.exec(c, dir, nil, "npm", "publish")
+			if n, _ := e.asks(); e.code != 0 || n != 1 {
+				t.Errorf("exit code %d, %d requests", e.code, n)
+			}
+			s.wantPublished("left-pad-"+string(c), "1.0.0")
+			if !strings.Contains(e.out, "+ left-pad-"+string(c)+"@1.0.0") {
+				t.Error("npm's own words are not passed on")
+			}
+			e.wantNoCode(t, "246810")
+		})
+	}
+}
+
+func TestARegistryThatWantsNoFactorAsksNobody(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{}) // nobody is on call
+	e := s.exec(clientstest.NPM11, s.home.Package("free", "1.0.0"), nil, "npm", "publish")
+	if n, _ := e.asks(); e.code != 0 || n != 0 {
+		t.Errorf("exit code %d, %d requests", e.code, n)
+	}
+	s.wantPublished("free", "1.0.0")
+}
+
+func TestARefusedCodeIsAskedAgain(t *testing.T) {
+	for _, c := range []clientstest.Client{clientstest.NPM10, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12, clientstest.Yarn1, clientstest.Yarn4, clientstest.Changesets} {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "111111", "246810")
+			name := "again-" + string(c)
+			dir, argv := s.project(c, name)
+			e := s.exec(c, dir, nil, argv...)
+			if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 2 {
+				t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+			}
+			s.wantPublished(name, "1.0.0")
+			e.wantNoCode(t, "111111", "246810")
+		})
+	}
+}
+
+// project makes one for a client, and gives the command that publishes it.
+func (s *shop) project(c clientstest.Client, name string) (dir string, argv []string) {
+	s.t.Helper()
+	switch c {
+	case clientstest.PNPM11, clientstest.PNPM12:
+		return s.home.Package(name, "1.0.0"), []string{"pnpm", "publish", "--no-git-checks"}
+	case clientstest.Yarn1:
+		return s.home.Package(name, "1.0.0"), []string{"yarn", "publish", "--new-version", "1.0.0"}
+	case clientstest.Yarn4:
+		return s.yarn(name), []string{"yarn", "npm", "publish"}
+	case clientstest.Changesets:
+		return s.monorepo(name), []string{"changeset", "publish"}
+	}
+	return s.home.Package(name, "1.0.0"), []string{"npm", "publish"}
+}
+
+// yarn makes a project of yarn 4's, which must be installed to be published.
+func (s *shop) yarn(name string) string {
+	s.t.Helper()
+	dir := s.home.Package(name, "1.0.0")
+	if err := os.WriteFile(filepath.Join(dir, "yarn.lock"), nil, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if got := s.home.Run(clientstest.Yarn4, dir, nil, "yarn", "install"); got.Code != 0 {
+		s.t.Fatalf("yarn install: %+v", got)
+	}
+	return dir
+}
+
+// monorepo makes one with a single package, for lerna and changesets.
+func (s *shop) monorepo(name string) string {
+	s.t.Helper()
+	root := filepath.Dir(s.home.Write("repo/package.json", `{"name":"root","private":true,"version":"0.0.0","workspaces":["packages/*"]}`))
+	s.home.Write("repo/packages/"+name+"/package.json", `{"name":"`+name+`","version":"1.0.0","license":"MIT"}`)
+	s.home.Write("repo/lerna.json", `{"version":"1.0.0","npmClient":"npm"}`)
+	s.home.Write("repo/.changeset/config.json", `{"changelog":false,"commit":false,"access":"public","baseBranch":"main"}`)
+	s.home.Write("repo/package-lock.json", `{"name":"root","lockfileVersion":3,"packages":{}}`)
+	s.home.Write("repo/.gitignore", "node_modules\n.nx\n")
+	s.home.Git(root, "init", "-q")
+	s.home.Git(root, "add", "-A")
+	s.home.Git(root, "commit", "-qm", "feat: first")
+	return root
+}
+
+func TestTooManyRefusedCodesEndWithTheToolsOwnFailure(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "111111", "222222", "333333", "444444")
+	e := s.exec(clientstest.NPM11, s.home.Package("never", "1.0.0"), nil, "npm", "publish")
+	if _, attempts := e.asks(); e.code != 1 || attempts != 3 || !strings.Contains(e.err, "npm has refused 3 codes: giving up") {
+		t.Errorf("exit code %d, %d attempts", e.code, attempts)
+	}
+	if _, there := s.reg.Published("never", "1.0.0"); there {
+		t.Error("published")
+	}
+}
+
+// Packing first: the project's scripts run once, though the publish runs three
+// times, and none of them sees a code.
+func TestScriptsRunOnceAndSeeNoCode(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "111111", "246810")
+	dir := s.home.Package("scripted", "1.0.0")
+	script := `node -e "require('fs').appendFileSync('scripts.log', process.env.npm_lifecycle_event+' '+(process.env.NPM_CONFIG_OTP||process.env.npm_config_otp||'none')+'\\n')"`
+	manifest := fmt.Sprintf(`{"name":"scripted","version":"1.0.0","scripts":{"prepublishOnly":%[1]q,"prepack":%[1]q,"prepare":%[1]q,"postpack":%[1]q,"publish":%[1]q,"postpublish":%[1]q},"files":["index.js"]}`, script)
+	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := s.exec(clientstest.NPM11, dir, nil, "npm", "publish")
+	if e.code != 0 {
+		t.Fatalf("exit code %d", e.code)
+	}
+	s.wantPublished("scripted", "1.0.0")
+	ran, err := os.ReadFile(filepath.Join(dir, "scripts.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(ran), "prepublishOnly none\nprepack none\nprepare none\npostpack none\npublish none\npostpublish none\n"; got != want {
+		t.Errorf("scripts ran as\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestManyPackagesTakeOneCodeWhileItLives(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+	e := s.exec(clientstest.NPM11, s.workspaces("a", "b", "c"), nil, "npm", "publish", "--workspaces")
+	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 1 {
+		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		s.wantPublished("ws-"+name, "1.0.0")
+	}
+}
+
+func TestManyPackagesTakeTheNextCodeWhenOneIsUsedUp(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810", "135790", "112358"}, Uses: 1}, "246810", "135790", "112358")
+	e := s.exec(clientstest.NPM11, s.workspaces("a", "b", "c"), nil, "npm", "publish", "--workspaces")
+	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 3 {
+		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		s.wantPublished("ws-"+name, "1.0.0")
+	}
+	if !strings.Contains(e.err, "one more is needed") {
+		t.Error("the humans were told of a refusal, which it was not")
+	}
+}
+
+// workspaces makes a monorepo of npm's.
+func (s *shop) workspaces(names ...string) string {
+	s.t.Helper()
+	root := filepath.Dir(s.home.Write("mono/package.json", `{"name":"mono","version":"0.0.0","private":true,"workspaces":["packages/*"]}`))
+	for _, n := range names {
+		s.home.Write("mono/packages/"+n+"/package.json", `{"name":"ws-`+n+`","version":"1.0.0","license":"MIT","main":"index.js"}`)
+		s.home.Write("mono/packages/"+n+"/index.js", "")
+	}
+	s.home.Write("mono/packages/secret/package.json", `{"name":"ws-secret","version":"1.0.0","private":true}`)
+	return root
+}
+
+func TestARateLimitIsWaitedForAndIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+	// As many as npm itself tries again, and one more.
+	s.reg.RateLimit(3, 1)
+	e := s.exec(clientstest.NPM11, s.home.Package("limited", "1.0.0"), nil, "npm", "publish")
+	if _, attempts := e.asks(); e.code != 0 || attempts != 1 || !strings.Contains(e.err, "no word on the code: waiting") {
+		t.Errorf("exit code %d, %d attempts", e.code, attempts)
+	}
+	s.wantPublished("limited", "1.0.0")
+}
+
+func TestAPublishWhoseAnswerWasLostIsASuccess(t *testing.T) {
+	for _, c := range npms {
+		for _, lost := range []registrytest.Lost{registrytest.Lost500, registrytest.LostConn} {
+			t.Run(fmt.Sprint(c, " ", lost), func(t *testing.T) {
+				t.Parallel()
+				s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+				s.reg.Lose(lost)
+				e := s.exec(c, s.home.Package("lost", "1.0.0"), nil, "npm", "publish")
+				if e.code != 0 || !strings.Contains(e.err, "with the same bytes: it was published") {
+					t.Errorf("exit code %d", e.code)
+				}
+				s.wantPublished("lost", "1.0.0")
+			})
+		}
+	}
+}
+
+func TestAVersionWithOtherBytesIsAFailureThatSaysSo(t *testing.T) {
+	for _, c := range npms {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+			s.reg.Publish("taken", "1.0.0", []byte("somebody else's"))
+			e := s.exec(c, s.home.Package("taken", "1.0.0"), nil, "npm", "publish")
+			if e.code != 1 || !strings.Contains(e.err, "with OTHER bytes than these") {
+				t.Errorf("exit code %d", e.code)
+			}
+		})
+	}
+}
+
+func TestAFailureThatNoCodeMendsAsksNobody(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+	s.reg.Forbid("Two-factor authentication or granular access token with bypass 2fa enabled is required to publish packages.")
+	e := s.exec(clientstest.NPM12, s.home.Package("forbidden", "1.0.0"), nil, "npm", "publish")
+	if n, _ := e.asks(); e.code != 1 || n != 0 {
+		t.Errorf("exit code %d, %d requests", e.code, n)
+	}
+}
+
+// lerna and semantic-release must not be run twice: a human is asked before, once.
+func TestWhatMustNotRunTwiceIsAskedForBefore(t *testing.T) {
+	t.Parallel()
+	for _, right := range []bool{true, false} {
+		t.Run(fmt.Sprint("right ", right), func(t *testing.T) {
+			t.Parallel()
+			code := map[bool]string{true: "246810", false: "111111"}[right]
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, code)
+			e := s.exec(clientstest.Lerna, s.monorepo("lerned"), nil, "lerna", "publish", "from-package", "--yes")
+			_, there := s.reg.Published("lerned", "1.0.0")
+			if _, attempts := e.asks(); attempts != 1 || (e.code == 0) != right || there != right {
+				t.Errorf("exit code %d, %d attempts, published: %v", e.code, attempts, there)
+			}
+			if !right && !strings.Contains(e.err, "is not run again by itself") {
+				t.Error("nothing says why")
+			}
+		})
+	}
+}
+
+func TestADeclineIsNoPublish(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}})
+	desk := s.listen(s.humans[0])
+	type result struct{ e ended }
+	done := make(chan result, 1)
+	go func() {
+		done <- result{s.exec(clientstest.NPM11, s.home.Package("declined", "1.0.0"), nil, "npm", "publish")}
+	}()
+	desk.waitFor(`#1 your turn`)
+	if _, err := desk.in.WriteString("d1 not today\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case r := <-done:
+		if r.e.code != 80 || !strings.Contains(r.e.err, "not today") {
+			t.Errorf("exit code %d", r.e.code)
+		}
+	case <-time.After(within):
+		t.Fatal("the job did not end")
+	}
+	if _, there := s.reg.Published("declined", "1.0.0"); there {
+		t.Error("published")
+	}
+}
