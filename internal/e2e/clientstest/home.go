@@ -27,16 +27,17 @@ type Home struct {
 func NewHome(t testing.TB, reg *registrytest.Registry) *Home {
 	t.Helper()
 	h := &Home{t: t, dir: t.TempDir(), reg: reg}
-	h.Write(".npmrc", "registry="+reg.URL()+"/\n//"+reg.Host()+"/:_authToken="+reg.Token()+"\nupdate-notifier=false\nfund=false\naudit=false\n"+
+	trust := ""
+	if ca := reg.CA(); ca != nil {
+		trust = "cafile=" + h.Write("ca.pem", string(ca)) + "\n"
+	}
+	h.Write(".npmrc", trust+"registry="+reg.URL()+"/\n//"+reg.Host()+"/:_authToken="+reg.Token()+"\nupdate-notifier=false\nfund=false\naudit=false\n"+
 		// What a test does not wait for: the pauses before npm tries again by itself.
 		"fetch-retry-mintimeout=50\nfetch-retry-maxtimeout=100\n")
 	h.Write(".yarnrc.yml", "npmRegistryServer: \""+reg.URL()+"\"\nnpmAuthToken: \""+reg.Token()+"\"\nunsafeHttpWhitelist: [\"127.0.0.1\"]\n"+
 		"enableTelemetry: false\nenableGlobalCache: false\nhttpRetry: 0\n")
 	h.Write(".yarnrc", "registry \""+reg.URL()+"/\"\ndisable-self-update-check true\n")
 	h.Write(".gitconfig", "[user]\n\tname = test\n\temail = test@example.com\n[init]\n\tdefaultBranch = main\n")
-	if ca := reg.CA(); ca != nil {
-		h.Write("ca.pem", string(ca))
-	}
 	return h
 }
 
@@ -86,6 +87,9 @@ func (h *Home) Env(c Client) []string {
 		// host that is not this machine's own finds nobody.
 		"npm_config_registry=" + h.reg.URL() + "/", "HTTP_PROXY=http://127.0.0.1:9", "HTTPS_PROXY=http://127.0.0.1:9", "NO_PROXY=127.0.0.1,localhost",
 		"NX_DAEMON=false", "NX_NO_CLOUD=true", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0"}
+	if c == Gem {
+		env = append(env, "RUBYGEMS_HOST="+h.reg.URL(), "GEM_HOST_API_KEY="+h.reg.Token())
+	}
 	if h.reg.CA() != nil {
 		env = append(env, "NODE_EXTRA_CA_CERTS="+filepath.Join(h.dir, "ca.pem"), "SSL_CERT_FILE="+filepath.Join(h.dir, "ca.pem"))
 	}
@@ -128,6 +132,12 @@ type Result struct {
 func (h *Home) Run(c Client, dir string, env []string, args ...string) Result {
 	h.t.Helper()
 	return Run(h.t, h.Command(c, dir, env, args...))
+}
+
+// Gem runs gem, as [Home.Run] does.
+func (h *Home) Gem(dir string, env []string, args ...string) Result {
+	h.t.Helper()
+	return h.Run(Gem, dir, env, append([]string{"gem"}, args...)...)
 }
 
 // Run runs a command to its end, whatever that is.

@@ -30,6 +30,7 @@ const (
 	Lerna           Client = "lerna-9"
 	Changesets      Client = "changesets-2"
 	SemanticRelease Client = "semantic-release"
+	Gem             Client = "gem" // the machine's own: no registry of ours has it
 
 	node Client = "node-22" // runs them all: the machine's own may be older than what npm 12 takes
 )
@@ -139,6 +140,12 @@ func bin(t testing.TB, c Client) []string {
 	if c == PNPM12 {
 		// A program of its own, without the package that would choose it by an install script.
 		return append([]string{filepath.Join(install(t, c), "node_modules", "@pnpm", "exe.linux-"+arch)}, dirs...)
+	}
+	if c == Gem {
+		if _, err := exec.LookPath("gem"); err != nil {
+			missing(t, "gem is missing, which is tested: apt-get install ruby")
+		}
+		return nil
 	}
 	dirs = append([]string{filepath.Join(install(t, c), "node_modules", ".bin")}, dirs...)
 	if c == Changesets || c == Lerna || c == SemanticRelease {

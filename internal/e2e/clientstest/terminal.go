@@ -21,7 +21,7 @@ type Terminal struct {
 
 	mu      sync.Mutex
 	out     []byte
-	seen    int           // up to where Expect has looked
+	seen    int           // up to where Expect has looked, in the text without escapes
 	changed chan struct{} // closed at each output
 }
 
@@ -54,15 +54,19 @@ func (term *Terminal) follow() {
 	}
 }
 
-// Expect waits until the output after the last match matches, and gives the
-// match with its groups.
+// escapes are what colours and moves a terminal's text, whole or as far as it has come:
+// it stands between the words that a person reads as one sentence.
+var escapes = regexp.MustCompile(`\x1b(?:\[[0-9;?]*[ -/]*(?:[@-~]|$)|$)`)
+
+// Expect waits until the output after the last match matches, without its
+// colours, and gives the match with its groups.
 func (term *Terminal) Expect(pattern string) []string {
 	term.t.Helper()
 	re := regexp.MustCompile(pattern)
 	deadline := time.After(time.Minute)
 	for {
 		term.mu.Lock()
-		out, changed := term.out[term.seen:], term.changed
+		out, changed := escapes.ReplaceAll(term.out, nil)[term.seen:], term.changed
 		if at := re.FindSubmatchIndex(out); at != nil {
 			var groups []string
 			for _, g := range re.FindSubmatch(out) {
@@ -91,11 +95,11 @@ func (term *Terminal) Type(line string) {
 	}
 }
 
-// Output is all that the terminal showed so far.
+// Output is all that the terminal showed so far, without its colours.
 func (term *Terminal) Output() string {
 	term.mu.Lock()
 	defer term.mu.Unlock()
-	return string(term.out)
+	return string(escapes.ReplaceAll(term.out, nil))
 }
 
 // Wait waits for the command's end. Its output is in Stdout.

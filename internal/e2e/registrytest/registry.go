@@ -22,10 +22,11 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -81,6 +82,7 @@ type Registry struct {
 	server *httptest.Server
 	config Config
 	token  string
+	ca     []byte
 	key    []byte // of the marks in the journal
 	lives  context.Context
 	stop   context.CancelFunc
@@ -116,7 +118,14 @@ func Start(c Config) *Registry {
 	}
 	r.lives, r.stop = context.WithCancel(context.Background())
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	// A client that does not trust the certificate says so itself.
+	r.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if c.TLS {
+		certificate, ca, err := issue()
+		if err != nil {
+			panic(err) // no randomness, or a template of ours that is wrong
+		}
+		r.ca, r.server.TLS = ca, &tls.Config{Certificates: []tls.Certificate{certificate}}
 		r.server.StartTLS()
 	} else {
 		r.server.Start()
@@ -142,13 +151,9 @@ func (r *Registry) Host() string {
 // Token is the first factor: npm's bearer token, RubyGems' API key.
 func (r *Registry) Token() string { return r.token }
 
-// CA is the certificate that clients of a registry with TLS must trust, as PEM.
-func (r *Registry) CA() []byte {
-	if cert := r.server.Certificate(); cert != nil {
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-	}
-	return nil
-}
+// CA is the authority that clients of a registry with TLS must trust, as PEM; of
+// one without, nothing.
+func (r *Registry) CA() []byte { return r.ca }
 
 // Client is an HTTP client that trusts the registry.
 func (r *Registry) Client() *http.Client { return r.server.Client() }
