@@ -17,8 +17,9 @@ import (
 	"github.com/continuousauth/action/internal/wire"
 )
 
-// commandMode asks a command for the code of each verified prompt, once per
-// attempt.
+// commandMode asks a command for the code of each verified prompt, or has it
+// follow the prompt's link, once per attempt. An approval it leaves alone: its
+// match code must be typed.
 type commandMode struct {
 	command string
 	env     environ
@@ -82,6 +83,9 @@ func (m *commandMode) Ask(ctx context.Context, news <-chan answer.News, desk ans
 				continue
 			}
 			switch {
+			case p.Ask == wire.AskLink && p.Link == "" && !p.TypeMatch:
+				m.tell.say(p.Number, "left alone", "it has no link that a command could follow")
+				continue
 			case p.TypeMatch:
 				// Only a human can read the job's log. It is tried again when
 				// the reason has passed.
@@ -109,6 +113,10 @@ func (m *commandMode) Ask(ctx context.Context, news <-chan answer.News, desk ans
 			}
 			run[r.p.ID].stop()
 			delete(run, r.p.ID)
+			if r.err == nil && r.p.Ask == wire.AskLink {
+				m.tell.say(r.p.Number, "followed", "the answer command has ended; the job sees by itself what became of the link")
+				continue
+			}
 			if r.err == nil {
 				r.err = desk.Answer(ctx, answer.Answer{ID: r.p.ID, Attempt: r.p.Attempt, Code: r.code})
 			}
@@ -152,6 +160,7 @@ func facts(p answer.Prompt) []string {
 	f := p.Facts
 	return []string{
 		"CFA_REQUEST=" + p.ID, "CFA_RELAY_NAME=" + p.Relay, "CFA_PROJECT=" + p.Project,
+		"CFA_ASK=" + p.Ask, "CFA_LINK=" + p.Link,
 		"CFA_SERVICE=" + p.Service, "CFA_FORMAT=" + p.Format, "CFA_MESSAGE=" + p.Message, "CFA_MATCH=" + p.Match,
 		"CFA_REPOSITORY=" + f.Repository, "CFA_WORKFLOW=" + f.Workflow, "CFA_WORKFLOW_FILE=" + f.WorkflowFile,
 		"CFA_REF=" + f.Ref, "CFA_SHA=" + f.SHA, "CFA_ENVIRONMENT=" + f.Environment, "CFA_EVENT=" + f.Event,

@@ -18,6 +18,7 @@ func FuzzPinsFile(f *testing.F) {
 		"pins:\n  asar:\n    - provider: github\n      repository_id: \"1\"\n      repository_owner_id: \"2\"\n      repository: a/b\n",
 		"pins:\n  asar:\n    - provider: github\n      repository_id: [1, 2]\n      repository_owner_id: 3\n      ref: {pattern: 'refs/tags/v[0-9]+'}\n      allow: [self-hosted]\n",
 		"issuers:\n  - {name: ghes, provider: github, url: https://github.example.com/_services/token}\npins: {}\n",
+		"pins:\n  asar:\n    - {provider: github, repository_id: \"1\", repository_owner_id: \"2\"}\nlinks:\n  asar: [a.example, b.example:8443]\n",
 		"pins: &a\n  asar: *a\n",
 		"pins: {}\n---\npins: {}\n",
 		"pins:\n  gem:\n    - provider: circleci\n      org-id: c9035eb6-6eb2-4c85-8a81-d9ed6a1d1d1e\n      project-id: x\n      ssh-rerun: true\n",
@@ -94,9 +95,11 @@ func FuzzWhatIsWritten(f *testing.F) {
 		tell := teller{write: s.write, plain: plain, now: time.Now}
 		for _, standing := range []answer.Standing{answer.Unopened, answer.Foreign, answer.Verified} {
 			p := answer.Prompt{ID: "x", Number: 1, Phase: answer.Asking, Standing: standing, Why: a, Note: b, Project: a, Message: b, Match: a, Service: b, Format: a}
+			p.Ask, p.Artifacts, p.Details, p.LinkHost, p.Link = b, []answer.Artifact{{Name: a, SHA256: b, Package: b, Version: a, Stage: a}}, a, b, a
 			p.Facts = answer.Facts{Repository: a, Workflow: b, WorkflowFile: a, Ref: b, SHA: a, Environment: b, Event: a, Actor: b, RunURL: a}
 			tell.news(p)
 			tell.summary(p)
+			tell.more(p)
 		}
 		tell.news(answer.Prompt{ID: "x", Number: 1, Phase: answer.Over, Why: b})
 		for _, r := range out.String() {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/continuousauth/action/internal/answer"
+	"github.com/continuousauth/action/internal/wire"
 )
 
 // maxLine bounds a line that is read, in bytes: the longest code, or a reason.
@@ -50,6 +51,7 @@ type typed struct {
 type lineMode struct {
 	surface surface
 	tell    teller
+	browse  func(link string) error // opens a link; nil: it is only shown
 
 	desk    answer.Decisions
 	prompts map[string]answer.Prompt // that are not over
@@ -60,6 +62,7 @@ type lineMode struct {
 // entry is a question that is open.
 type entry struct {
 	kind    entryKind
+	ask     string // wire.AskCode, …
 	id      string
 	number  int
 	attempt int
@@ -73,6 +76,7 @@ const (
 	enterMatch entryKind = iota
 	enterCode
 	enterReason
+	enterOpen
 )
 
 // newLineMode makes a line mode; plain: for a program at the other end.
@@ -165,7 +169,13 @@ func (m *lineMode) question() {
 	}
 	switch e.kind {
 	case enterMatch:
-		ask("match code from the job's log", "Enter alone goes back", false)
+		what := "match code from the job's log"
+		if e.ask == wire.AskApproval {
+			what += ", which is your yes"
+		}
+		ask(what, "Enter alone goes back", false)
+	case enterOpen:
+		ask("open "+m.prompts[e.id].LinkHost+" in your browser", "Enter opens it; Ctrl-C goes back", false)
 	case enterCode:
 		ask("code, "+m.prompts[e.id].Format, "not shown; Enter alone goes back", true)
 	case enterReason:
@@ -181,14 +191,29 @@ func (m *lineMode) enter(l typed) {
 		return
 	}
 	line := strings.TrimSpace(l.line)
-	if l.left || line == "" && e.kind != enterReason {
+	if l.left || line == "" && e.kind != enterReason && e.kind != enterOpen || line != "" && e.kind == enterOpen {
 		m.entry = nil
 		m.tell.say(e.number, "note", "nothing was sent")
 		return
 	}
 	switch e.kind {
+	case enterOpen:
+		m.follow(e)
 	case enterMatch:
 		e.match = line
+		switch e.ask {
+		case wire.AskLink:
+			m.follow(e)
+			return
+		case wire.AskApproval:
+			if err := m.answer(e, ""); err != nil {
+				m.failed(e, err)
+				return
+			}
+			m.entry = nil
+			m.tell.say(e.number, "approved", "your yes is signed, and on its way")
+			return
+		}
 		// Asked with no code yet, which cannot be answered: whoever reads the
 		// wrong log shall find out before typing a code.
 		if err := m.answer(e, ""); !errors.Is(err, answer.ErrCode) {
@@ -211,6 +236,29 @@ func (m *lineMode) enter(l typed) {
 
 func (m *lineMode) answer(e *entry, code string) error {
 	return m.desk.Answer(context.Background(), answer.Answer{ID: e.id, Attempt: e.attempt, Code: code, Match: e.match})
+}
+
+// follow shows a link and opens it. It is asked for now, since the one that was
+// shown may have been followed by a newer one.
+func (m *lineMode) follow(e *entry) {
+	link, err := m.desk.Follow(context.Background(), answer.Answer{ID: e.id, Attempt: e.attempt, Match: e.match})
+	if err != nil {
+		m.failed(e, err)
+		return
+	}
+	m.entry = nil
+	m.tell.together(func() {
+		m.tell.say(e.number, "link host", wire.LinkHost(link))
+		m.tell.say(e.number, "link", link)
+	})
+	if m.browse == nil {
+		return
+	}
+	if err := m.browse(link); err != nil {
+		m.tell.say(e.number, "not opened", wire.Clean(err.Error(), 200)+"; follow it by hand, in a browser of your own")
+		return
+	}
+	m.tell.say(e.number, "opened", "in your browser; the job sees by itself when that is done")
 }
 
 // failed says why an answer was not taken, and asks again where it was a typing
@@ -238,13 +286,17 @@ func (m *lineMode) decline(id string, number int, reason string) {
 var (
 	openCommand    = regexp.MustCompile(`^#?([0-9]+)$`)
 	declineCommand = regexp.MustCompile(`^(?:d|decline)\s*#?([0-9]+)(?:\s+(.*))?$`)
+	followCommand  = regexp.MustCompile(`^(?:o|open)\s*#?([0-9]+)$`)
+	detailsCommand = regexp.MustCompile(`^(?:i|info|details)\s*#?([0-9]+)$`)
 	verifyCommand  = regexp.MustCompile(`^(?:v|verify)\s*#?([0-9]+)$`)
 )
 
 const help = `1          show prompt #1, and answer it
 d1         decline it; the reason is asked for
 d1 REASON  decline it for this reason
-v1         have the job of #1 prove itself again
+o1         open its link
+i1         show what its job adds, such as how its files differ from the last release's
+v1         have the job of #1 prove itself again; a link is made anew with that
 list       list what waits
 quit       end, after what is on its way has arrived
 `
@@ -270,6 +322,18 @@ func (m *lineMode) command(l typed) {
 			} else {
 				m.entry = &entry{kind: enterReason, id: p.ID, number: p.Number, attempt: p.Attempt}
 			}
+		}
+		return
+	}
+	if s := followCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			m.openLink(p)
+		}
+		return
+	}
+	if s := detailsCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			m.tell.more(p)
 		}
 		return
 	}
@@ -317,9 +381,32 @@ func (m *lineMode) open(p answer.Prompt) {
 	if !p.Answerable {
 		return
 	}
-	m.entry = &entry{kind: enterCode, id: p.ID, number: p.Number, attempt: p.Attempt}
-	if p.TypeMatch {
-		m.entry.kind = enterMatch
+	e := &entry{kind: enterCode, ask: p.Ask, id: p.ID, number: p.Number, attempt: p.Attempt}
+	switch {
+	case p.Ask == wire.AskLink && p.LinkHost == "": // a command is to be run, elsewhere
+		m.tell.say(p.Number, "your turn", m.tell.turn(p))
+		return
+	case p.TypeMatch:
+		e.kind = enterMatch
+	case p.Ask == wire.AskLink && m.browse == nil: // it has been shown
+		return
+	case p.Ask == wire.AskLink:
+		e.kind = enterOpen
+	}
+	m.entry = e
+}
+
+// openLink is open for who has read the prompt already.
+func (m *lineMode) openLink(p answer.Prompt) {
+	switch {
+	case p.Ask != wire.AskLink || p.LinkHost == "" && p.Answerable:
+		m.tell.say(p.Number, "note", "it has no link to open")
+	case !p.Answerable:
+		m.tell.say(p.Number, "not answerable", p.Why)
+	case p.TypeMatch:
+		m.entry = &entry{kind: enterMatch, ask: p.Ask, id: p.ID, number: p.Number, attempt: p.Attempt}
+	default:
+		m.follow(&entry{kind: enterOpen, ask: p.Ask, id: p.ID, number: p.Number, attempt: p.Attempt})
 	}
 }
 

@@ -11,10 +11,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/continuousauth/action/internal/answer"
 	"github.com/continuousauth/action/internal/dial"
+	"github.com/continuousauth/action/internal/service"
 	"github.com/continuousauth/action/internal/trust"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -85,7 +87,7 @@ func (c *listenCmd) Run(ctx context.Context, std stdio, env environ) error {
 	}
 	desk, err := answer.New(answer.Config{
 		Relay: relay, Connect: k.connect, Sign: k.sign, Trust: first, Askers: []answer.Asker{asker},
-		Log: log, ConnectWithin: c.ConnectWithin,
+		Log: log, ConnectWithin: c.ConnectWithin, LinkHosts: service.LinkHosts,
 	})
 	if err != nil {
 		return err
@@ -139,7 +141,9 @@ func (c *listenCmd) asker(std stdio, env environ) (answer.Asker, error) {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
 	t.write("cfa-responder waits for what asks; help lists the commands.\n")
-	return newLineMode(t, false), nil
+	m := newLineMode(t, false)
+	m.browse = browser(runtime.GOOS, env)
+	return m, nil
 }
 
 func openLog(path string) (*slog.Logger, func(), error) {
@@ -218,6 +222,7 @@ func (b *beliefs) read(ctx context.Context) (answer.Trust, error) {
 	return answer.Trust{
 		Verifier: trust.NewVerifier(b.relay, keys, trust.Options{AllowUnbound: compiled.unbound()}),
 		Pins:     compiled.policy,
+		Links:    compiled.file.Links,
 	}, nil
 }
 

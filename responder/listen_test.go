@@ -128,7 +128,14 @@ func (p *player) text() string {
 // terminal starts the responder on a terminal of its own.
 func (s *scene) terminal(more ...string) *player {
 	s.t.Helper()
+	return s.onTerminal(nil, more...)
+}
+
+// onTerminal is terminal with more environment.
+func (s *scene) onTerminal(env []string, more ...string) *player {
+	s.t.Helper()
 	cmd := s.command(more...)
+	cmd.Env = append(os.Environ(), env...)
 	f, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
 	if err != nil {
 		s.t.Fatal(err)

@@ -36,6 +36,9 @@ const (
 type pinsFile struct {
 	Issuers []issuerEntry           `yaml:"issuers,omitempty"`
 	Pins    map[string][]trust.Rule `yaml:"pins"`
+	// Links are hosts that a project's links may lead to, beside those that
+	// their service is known by.
+	Links map[string][]string `yaml:"links,omitempty"`
 }
 
 // issuerEntry is an issuer that no CI's name stands for: an enterprise server,
@@ -143,6 +146,9 @@ func (f pinsFile) compile(given []issuerEntry) (book, error) {
 			return b, err
 		}
 	}
+	if err := f.checkLinks(); err != nil {
+		return b, err
+	}
 	// Only whose tokens can matter: the keys of a CI that nobody here uses need
 	// not be fetched.
 	if b.issuers = everyone; len(needed) > 0 {
@@ -156,6 +162,30 @@ func (f pinsFile) compile(given []issuerEntry) (book, error) {
 		return b, err
 	}
 	return b, nil
+}
+
+const maxLinkHosts = 50 // of a project
+
+func (f pinsFile) checkLinks() error {
+	for _, project := range slices.Sorted(maps.Keys(f.Links)) {
+		hosts := f.Links[project]
+		name := wire.CleanName(project, 63)
+		switch {
+		case len(f.Pins[project]) == 0:
+			return fmt.Errorf("links of %s: the project has no pins, so nothing of it is ever followed", name)
+		case len(hosts) > maxLinkHosts:
+			return fmt.Errorf("links of %s: more than %d hosts", name, maxLinkHosts)
+		}
+		for i, host := range hosts {
+			if err := wire.CheckLinkHost(host); err != nil {
+				return fmt.Errorf("links of %s: %q is %w", name, wire.Clean(host, 80), err)
+			}
+			if slices.Contains(hosts[:i], host) {
+				return fmt.Errorf("links of %s: %s stands there twice", name, host)
+			}
+		}
+	}
+	return nil
 }
 
 func readPins(path string) (pinsFile, error) {
@@ -248,9 +278,11 @@ func writePins(path string, f pinsFile) (err error) {
 type pinsCmd struct {
 	Pins string `help:"The pins file." or:"CFA_PINS" type:"path" placeholder:"FILE"`
 
-	List   pinsListCmd   `cmd:"" help:"Print the pins."`
-	Add    pinsAddCmd    `cmd:"" help:"Pin a repository to a project."`
-	Remove pinsRemoveCmd `cmd:"" help:"Remove a project's pins."`
+	List     pinsListCmd     `cmd:"" help:"Print the pins."`
+	Add      pinsAddCmd      `cmd:"" help:"Pin a repository to a project."`
+	Remove   pinsRemoveCmd   `cmd:"" help:"Remove a project's pins."`
+	LinkHost pinsLinkHostCmd `cmd:"" name:"link-host" help:"Let links of a project's jobs lead to a host that their service is not known by."`
+
 	Issuer pinsIssuerCmd `cmd:"" help:"Name an issuer that no CI's name stands for, such as an enterprise server, for pins to use."`
 }
 
@@ -285,8 +317,15 @@ func (c *pinsListCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 			fmt.Fprintf(std.out, "%s, pin %d:\n", project, i+1)
 			printRule(std.out, r)
 		}
+		printLinks(std.out, f.Links[project])
 	}
 	return nil
+}
+
+func printLinks(w io.Writer, hosts []string) {
+	if len(hosts) > 0 {
+		fmt.Fprintf(w, "  %-22s %s\n", "links may lead to", strings.Join(hosts, ", "))
+	}
 }
 
 func printRule(w io.Writer, r trust.Rule) {
@@ -323,6 +362,8 @@ type pinsAddCmd struct {
 	ClaimPattern      []string `help:"A claim that must match a regular expression (RE2) as a whole, NAME=PATTERN." placeholder:"NAME=PATTERN" sep:"none"`
 	Allow             []string `help:"A danger that is meant: self-hosted, pull_request_target, unbound, ..." placeholder:"WORD"`
 
+	LinkHost []string `help:"A host that links of the project's jobs may lead to, beside those that their service is known by; again for another." placeholder:"HOST" sep:"none"`
+
 	Confirm string `help:"The repository's name, typed already: for scripts." placeholder:"OWNER/NAME"`
 }
 
@@ -342,7 +383,7 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 	if err != nil {
 		return err
 	}
-	next := pinsFile{Issuers: f.Issuers, Pins: maps.Clone(f.Pins)}
+	next := pinsFile{Issuers: f.Issuers, Pins: maps.Clone(f.Pins), Links: f.withLinks(c.Project, c.LinkHost)}
 	if next.Pins == nil {
 		next.Pins = map[string][]trust.Rule{}
 	}
@@ -353,6 +394,7 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 
 	fmt.Fprintf(std.err, "This lets a job of %s ask you for codes in the name of the project %s:\n", wire.CleanName(repository, 200), c.Project)
 	printRule(std.err, rule)
+	printLinks(std.err, c.LinkHost)
 	if n := len(f.Pins[c.Project]); n > 0 {
 		fmt.Fprintf(std.err, "The project has %d pin(s) already, which stay; a job needs to fit one.\n", n)
 	}
@@ -372,6 +414,70 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 		return err
 	}
 	fmt.Fprintf(std.err, "Pinned, in %s. A responder that is running notices by itself.\n", path)
+	return nil
+}
+
+// withLinks is f's links with some more hosts of a project.
+func (f pinsFile) withLinks(project string, hosts []string) map[string][]string {
+	all := maps.Clone(f.Links)
+	for _, host := range hosts {
+		if all == nil {
+			all = map[string][]string{}
+		}
+		if !slices.Contains(all[project], host) {
+			all[project] = append(slices.Clone(all[project]), host)
+		}
+	}
+	return all
+}
+
+type pinsLinkHostCmd struct {
+	Project string `arg:"" help:"The project."`
+	Host    string `arg:"" help:"The host, as a link spells it, with its port if it names one: login.example.com."`
+
+	Confirm string `help:"The host, typed already: for scripts." placeholder:"HOST"`
+	Remove  bool   `help:"Take it off again."`
+}
+
+func (c *pinsLinkHostCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env environ) error {
+	path, f, err := parent.open(env)
+	if err != nil {
+		return err
+	}
+	if err := wire.CheckLinkHost(c.Host); err != nil {
+		return usage("host %q: %w", wire.Clean(c.Host, 80), err)
+	}
+	if c.Remove {
+		if !slices.Contains(f.Links[c.Project], c.Host) {
+			return usage("%s is no such host of %s; cfa-responder pins list shows those that there are", c.Host, wire.CleanName(c.Project, 63))
+		}
+		if f.Links[c.Project] = slices.DeleteFunc(f.Links[c.Project], func(h string) bool { return h == c.Host }); len(f.Links[c.Project]) == 0 {
+			delete(f.Links, c.Project)
+		}
+		if err := writePins(path, f); err != nil {
+			return err
+		}
+		fmt.Fprintf(std.err, "Taken off, in %s.\n", path)
+		return nil
+	}
+	f.Links = f.withLinks(c.Project, []string{c.Host})
+	if _, err := f.compile(nil); err != nil {
+		return usage("%w", err)
+	}
+	fmt.Fprintf(std.err, "This lets jobs of the project %s show you links to https://%s, which open in your browser, with whatever you are logged in to there.\n", c.Project, c.Host)
+	typed := c.Confirm
+	if typed == "" {
+		if typed, err = askLine(ctx, std, "Type the host to allow it: "); err != nil {
+			return err
+		}
+	}
+	if typed != c.Host {
+		return usage("that is not the host, so nothing was changed")
+	}
+	if err := writePins(path, f); err != nil {
+		return err
+	}
+	fmt.Fprintf(std.err, "Allowed, in %s. A responder that is running notices by itself.\n", path)
 	return nil
 }
 
@@ -503,6 +609,7 @@ func (c *pinsRemoveCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 		f.Pins[c.Project] = slices.Delete(rules, c.Pin-1, c.Pin)
 	default:
 		delete(f.Pins, c.Project)
+		delete(f.Links, c.Project)
 	}
 	if err := writePins(path, f); err != nil {
 		return err

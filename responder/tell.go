@@ -122,6 +122,9 @@ func (t *teller) asking(p answer.Prompt, seen bool, old telling, next *telling) 
 		if p.TypeMatch && !old.typeMatch {
 			t.say(p.Number, "careful", "another request of the project is open too: for this one you now have to type the match code that its job's log shows")
 		}
+		if p.Link != "" && p.Link != old.prompt.Link {
+			t.say(p.Number, "new link", p.Link)
+		}
 		next.typeMatch = p.TypeMatch
 		return
 	}
@@ -129,13 +132,37 @@ func (t *teller) asking(p answer.Prompt, seen bool, old telling, next *telling) 
 	t.describe(p)
 	switch {
 	case t.mute || !known(p.Standing):
-	case p.Answerable && p.TypeMatch:
-		t.say(p.Number, "your turn", fmt.Sprintf("type %d, then the match code from the job's log, then the code (%s); or d%d to decline", p.Number, p.Format, p.Number))
 	case p.Answerable:
-		t.say(p.Number, "your turn", fmt.Sprintf("type %d, then the code (%s); or d%d to decline", p.Number, p.Format, p.Number))
+		t.say(p.Number, "your turn", t.turn(p))
 	default:
 		t.obstacle(p)
 	}
+}
+
+// turn says what a human can do with a prompt now.
+func (t *teller) turn(p answer.Prompt) string {
+	n := p.Number
+	how := ""
+	switch {
+	case p.Ask == wire.AskApproval:
+		how = fmt.Sprintf("type %d, then the match code from the job's log, which is your yes", n)
+	case p.Ask == wire.AskLink && p.LinkHost == "":
+		how = "run the command above, on a computer of your own; the job sees by itself when that is done"
+	case p.Ask == wire.AskLink && p.TypeMatch:
+		how = fmt.Sprintf("type %d, then the match code from the job's log; then the link is shown", n)
+	case p.Ask == wire.AskLink && t.plain:
+		how = "follow the link; the job sees by itself when that is done"
+	case p.Ask == wire.AskLink:
+		how = fmt.Sprintf("follow the link, or type o%d to open it in your browser; the job sees by itself when that is done", n)
+	case p.TypeMatch:
+		how = fmt.Sprintf("type %d, then the match code from the job's log, then the code (%s)", n, p.Format)
+	default:
+		how = fmt.Sprintf("type %d, then the code (%s)", n, p.Format)
+	}
+	if p.Details != "" {
+		how += fmt.Sprintf("; i%d for details", n)
+	}
+	return how + fmt.Sprintf("; or d%d to decline", n)
 }
 
 // obstacle says that a prompt which is shown with its facts cannot be answered
@@ -159,7 +186,7 @@ func known(s answer.Standing) bool {
 func (t *teller) describe(p answer.Prompt) {
 	switch p.Standing {
 	case answer.Verified:
-		t.say(p.Number, "verified", fmt.Sprintf("%s asks for a code for %s, in the project %s", p.Facts.Repository, p.Service, p.Project))
+		t.say(p.Number, "verified", fmt.Sprintf("%s %s %s, in the project %s", p.Facts.Repository, asks(p.Ask), p.Service, p.Project))
 	case answer.Foreign:
 		t.say(p.Number, "mismatch", p.Why)
 	case answer.Unpinned:
@@ -169,6 +196,17 @@ func (t *teller) describe(p answer.Prompt) {
 		return
 	}
 	t.details(p)
+}
+
+// asks says what is asked for.
+func asks(ask string) string {
+	switch ask {
+	case wire.AskLink:
+		return "asks you to follow a link for"
+	case wire.AskApproval:
+		return "asks for your yes, for"
+	}
+	return "asks for a code for"
 }
 
 // details are the facts. Everything down to the run comes from the verified ID
@@ -202,11 +240,69 @@ func (t *teller) details(p answer.Prompt) {
 	if why := attemptReason(p); why != "" {
 		rows = append(rows, [2]string{"again", why})
 	}
+	rows = append(rows, [2]string{"the job says", message})
+	rows = append(rows, artifactRows(p)...)
+	if p.Approvals > 1 {
+		rows = append(rows, [2]string{"people", fmt.Sprintf("%d must agree", p.Approvals)})
+	}
 	rows = append(rows,
-		[2]string{"the job says", message},
 		[2]string{"match code", match},
 		[2]string{"time left", span(p.Deadline.Sub(t.now()))},
 	)
+	// Last, so that they stand above the question: first the host, by which a
+	// human sees where the rest leads.
+	if p.LinkHost != "" {
+		rows = append(rows, [2]string{"link host", p.LinkHost})
+	}
+	if p.Link != "" {
+		rows = append(rows, [2]string{"link", p.Link})
+	}
+	t.rows(p.Number, rows)
+}
+
+// artifactRows are the files that a prompt is about. What a file is of is the
+// job's word; its digest is what a yes is to.
+func artifactRows(p answer.Prompt) (rows [][2]string) {
+	for i, a := range p.Artifacts {
+		rows = append(rows, [2]string{fmt.Sprintf("artifact %d", i+1), quoted(a.Name)})
+		if a.Package != "" {
+			rows = append(rows, [2]string{"  package", strings.TrimSpace(quoted(a.Package) + " " + quoted(a.Version))})
+		}
+		rows = append(rows, [2]string{"  size", fmt.Sprintf("%d bytes", a.Size)}, [2]string{sha256Row, a.SHA256})
+		if wire.CheckStage(a.Stage) == nil {
+			rows = append(rows, [2]string{"  to publish", "npm stage approve " + a.Stage})
+		}
+	}
+	return rows
+}
+
+// sha256Row is set closer than the others: a digest must not be broken up at 80
+// columns.
+const sha256Row = "  sha256"
+
+// more is what the job has added for who wants to read it.
+func (t *teller) more(p answer.Prompt) {
+	if p.Details == "" {
+		t.say(p.Number, "details", "the job has added none")
+		return
+	}
+	var b strings.Builder
+	about := "    "
+	if t.plain {
+		about = fmt.Sprintf("#%d details ", p.Number)
+	}
+	for line := range strings.SplitSeq(p.Details, "\n") {
+		for _, part := range wrap(line) {
+			fmt.Fprintf(&b, "%s| %s\n", about, part)
+		}
+	}
+	t.together(func() {
+		t.say(p.Number, "details", "in the job's own words, which nobody has checked:")
+		t.put(b.String())
+	})
+}
+
+func (t *teller) rows(number int, rows [][2]string) {
 	var b strings.Builder
 	for _, row := range rows {
 		value := row[1]
@@ -216,9 +312,11 @@ func (t *teller) details(p answer.Prompt) {
 		for i, line := range wrap(value) {
 			switch {
 			case t.plain && i == 0:
-				fmt.Fprintf(&b, "#%d %s: %s\n", p.Number, row[0], line)
+				fmt.Fprintf(&b, "#%d %s: %s\n", number, strings.TrimSpace(row[0]), line)
 			case t.plain:
-				fmt.Fprintf(&b, "#%d %s | %s\n", p.Number, row[0], line)
+				fmt.Fprintf(&b, "#%d %s | %s\n", number, strings.TrimSpace(row[0]), line)
+			case row[0] == sha256Row:
+				fmt.Fprintf(&b, "    %s %s\n", row[0], line)
 			case i == 0:
 				fmt.Fprintf(&b, "    %-13s %s\n", row[0], line)
 			default:
@@ -283,15 +381,23 @@ func fitting(s string) int {
 
 // attemptReason says why there is another attempt, as the job signed it.
 func attemptReason(p answer.Prompt) string {
-	switch p.Reason {
-	case wire.ReasonRejected:
-		return fmt.Sprintf("the last code was refused; this is attempt %d", p.Attempt)
-	case wire.ReasonUndelivered:
-		return fmt.Sprintf("the last answer never reached the job; this is attempt %d", p.Attempt)
-	case wire.ReasonNext:
-		return fmt.Sprintf("the last code was good, and one more is needed; this is attempt %d", p.Attempt)
+	why := map[string]string{
+		wire.ReasonRejected:    "the last code was refused",
+		wire.ReasonUndelivered: "the last answer never reached the job",
+		wire.ReasonNext:        "the last code was good, and one more is needed",
+	}[p.Reason]
+	if p.Ask == wire.AskApproval {
+		switch p.Reason {
+		case wire.ReasonRejected:
+			why = "the last yes could not be used"
+		case wire.ReasonNext:
+			why = "one person has agreed, and another must too"
+		}
 	}
-	return ""
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s; this is attempt %d", why, p.Attempt)
 }
 
 // summary is a prompt on one line.

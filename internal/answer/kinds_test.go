@@ -324,6 +324,22 @@ func TestALinkOfWhatIsNotVerifiedIsNotShown(t *testing.T) {
 	unanswerable(t, o, j)
 }
 
+// What is staged is approved by its human's own command: no link is needed.
+func TestWhatIsStagedNeedsNoLink(t *testing.T) {
+	t.Parallel()
+	o, issuer := onTheWire(t)
+	o.run()
+	j := devJob(t, issuer, repo, nil, func(r *wire.Request) { o.approval(nil)(r); link(r) })
+	o.relay.Ask(j)
+	p := o.human.wait(t, j.ID(), "verified", standing(Verified))
+	if !p.Answerable || p.Link != "" || p.LinkHost != "" || len(p.Artifacts) != 1 || p.Artifacts[0].Stage == "" {
+		t.Errorf("prompt is %+v", p)
+	}
+	if got, err := o.desk.Follow(context.Background(), Answer{ID: j.ID(), Attempt: 1}); !errors.Is(err, ErrNotAnswerable) || got != "" {
+		t.Errorf("followed to %q, %v", got, err)
+	}
+}
+
 // A link in a request for a code or a yes is bait.
 func TestALinkThatNobodyAskedForSpoilsTheProof(t *testing.T) {
 	t.Parallel()

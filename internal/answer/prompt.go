@@ -235,7 +235,11 @@ const agreed = "you have agreed to it, and another person must too"
 // the host must be known, and not by the job's or the relay's word.
 func (d *Desk) stray(p *prompt) string {
 	link := p.proof.alive.Link
-	if link == "" {
+	staged := slices.ContainsFunc(p.request.Artifacts, func(a wire.Artifact) bool { return a.Stage != "" })
+	switch {
+	case link == "" && staged:
+		return "" // its human approves what is staged where they like: by the command or the registry's page
+	case link == "":
 		return "its job has made no link; it makes one when it is asked to prove itself again"
 	}
 	host := wire.LinkHost(link)
@@ -309,7 +313,7 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 		s.Approvals = max(p.request.Approvals, 1)
 	}
 	s.Details = longText(proof.alive.Details)
-	if p.request.Ask == wire.AskLink && proof.standing == Verified && d.stray(p) == "" {
+	if p.request.Ask == wire.AskLink && proof.standing == Verified && proof.alive.Link != "" && d.stray(p) == "" {
 		s.LinkHost = wire.LinkHost(proof.alive.Link)
 		if !s.TypeMatch {
 			s.Link = proof.alive.Link // its spelling was checked: it shows as it is

@@ -88,7 +88,9 @@ func (d *Desk) Follow(ctx context.Context, a Answer) (link string, err error) {
 		if p.request.Ask != wire.AskLink {
 			return fmt.Errorf("%w: it asks for no link to be followed", ErrNotAnswerable)
 		}
-		link = p.proof.alive.Link
+		if link = p.proof.alive.Link; link == "" {
+			return fmt.Errorf("%w: it has no link", ErrNotAnswerable)
+		}
 		d.log.Info("decision", "what", "link", "request", p.key, "project", p.request.Project, "attempt", p.state.Attempt, "outcome", "shown", "host", wire.LinkHost(link), "rule", p.proof.rule)
 		return nil
 	})
