@@ -132,6 +132,66 @@ func TestWhoProvesNothingIsRefusedAndTheLogSaysWhy(t *testing.T) {
 	})
 }
 
+// A NATS server chooses the nonce, so one that a responder dials can have another
+// relay's signed. What names the relay is the responder's own word beside it.
+func TestAResponderIsLetInWhereItMeansToBe(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, f *fixture) {
+		shown := func(key nkeys.KeyPair, relay string, at time.Time) string {
+			t.Helper()
+			s, err := wire.SignConnect(key, relay, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		now := time.Now()
+		stranger := newKey(t)
+		j := f.job(rocketRepo, "rocket")
+		for name, c := range map[string]struct {
+			shown string
+			why   string // in the log
+		}{
+			"for another relay":           {shown(f.ana.connect, "hostile.example", now), "the responder means the relay hostile.example, and this is " + relayName},
+			"of long ago":                 {shown(f.ana.connect, relayName, now.Add(-time.Hour)), "ago that it connects, at most 10m0s are allowed"},
+			"of a time to come":           {shown(f.ana.connect, relayName, now.Add(time.Hour)), "from now, at most 10m0s are allowed"},
+			"of another enrolled one":     {shown(f.bob.connect, relayName, now), "signature does not verify"},
+			"of a stranger":               {shown(stranger, relayName, now), "signature does not verify"},
+			"none":                        {"", "does not say which relay it means"},
+			"no envelope":                 {`{"v":1}`, "incomplete envelope"},
+			"another signed thing of its": {string(sign(t, &wire.Cancel{Key: f.ana.key(), Digest: j.dig}, f.ana.connect).Encode()), "another kind"},
+			"an ID token of another's":    {j.token, "speaks for the key"},
+		} {
+			e := f.knock(f.address())
+			fields := map[string]any{"verbose": false, "protocol": 1, "nkey": f.ana.key(), "sig": e.signature(f.ana.connect)}
+			if c.shown != "" {
+				fields["auth_token"] = c.shown
+			}
+			if got := e.say(fields); !strings.Contains(got, "Authorization Violation") {
+				t.Errorf("%s: %s", name, got)
+			}
+			f.log.line(t, "what=connect", f.ana.key(), "outcome=refused", c.why)
+		}
+		// Its word alone proves nothing: whoever has seen it can show it.
+		e := f.knock(f.address())
+		if got := e.say(map[string]any{"verbose": false, "protocol": 1, "nkey": f.ana.key(), "sig": e.signature(stranger), "auth_token": hello(t, f.ana.connect)}); !strings.Contains(got, "Authorization Violation") {
+			t.Errorf("the nonce signed by a stranger: %s", got)
+		}
+		f.log.line(t, "what=connect", f.ana.key(), "outcome=refused", "the nonce is not signed by the key that was shown")
+		// Who is not enrolled is told apart in the log from who is.
+		e = f.knock(f.address())
+		if got := e.say(map[string]any{"verbose": false, "protocol": 1, "nkey": wire.PublicKey(stranger), "sig": e.signature(stranger), "auth_token": hello(t, stranger)}); !strings.Contains(got, "Authorization Violation") {
+			t.Errorf("not enrolled: %s", got)
+		}
+		f.log.line(t, "what=connect", wire.PublicKey(stranger), "outcome=refused", "no such connecting key is enrolled")
+		// The control.
+		e = f.knock(f.address())
+		if got := e.say(map[string]any{"verbose": false, "protocol": 1, "nkey": f.ana.key(), "sig": e.signature(f.ana.connect), "auth_token": hello(t, f.ana.connect)}); got != "PONG" {
+			t.Errorf("the responder itself: %s", got)
+		}
+	})
+}
+
 // nats-server cuts a CONNECT line off at 4 KiB by default, and repositories with
 // many custom properties have longer tokens.
 func TestALongIDTokenIsLetIn(t *testing.T) {

@@ -2,8 +2,8 @@ package broker
 
 // Who may connect, and where to. nats-server asks this for each connection that
 // is not the relay's own (auth callout): a job shows an ID token whose audience
-// names its key, a responder an enrolled key; both have signed the server's
-// nonce. Placing a user is this code's own duty: the server's allowed_accounts
+// names its key, a responder an enrolled key and its signed word that it means
+// this relay; both have signed the server's nonce. Placing a user is this code's own duty: the server's allowed_accounts
 // does not stop a callout from minting into the system account.
 
 import (
@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -162,10 +163,17 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 	user.Limits.Payload = wire.MaxMessage
 	user.Permissions.Sub.Allow.Add(wire.InboxPrefix(o.Nkey) + ".>")
 	rules := r.rules.Load()
-	if o.Token == "" {
+	// No ID token begins like this, and no envelope otherwise.
+	if o.Token == "" || strings.HasPrefix(o.Token, "{") {
 		d := rules.config.desks[o.Nkey]
 		if d == nil {
 			return nil, "responder", errors.New("no such connecting key is enrolled, and no ID token came with it")
+		}
+		if o.Token == "" {
+			return nil, "responder", errors.New("the responder does not say which relay it means, so another relay could have passed its signature on; upgrade it")
+		}
+		if err := wire.CheckConnect(o.Token, o.Nkey, rules.config.Host, r.now()); err != nil {
+			return nil, "responder", err
 		}
 		user.Permissions.Pub.Allow.Add(wire.DeskSubject(o.Nkey, ">"))
 		for _, p := range d.projects {

@@ -99,7 +99,7 @@ func TestNoRequestIsLostWhenAServerOfTheClusterDies(t *testing.T) {
 		t.Fatalf("%s: %s", subject, last)
 		return wire.State{}
 	}
-	ana := connect(f.ana.key(), nats.Nkey(f.ana.key(), f.ana.connect.Sign))
+	ana := connect(f.ana.key(), nats.Nkey(f.ana.key(), f.ana.connect.Sign), nats.TokenHandler(func() string { return hello(t, f.ana.connect) }))
 	var jobs []*job
 	const n, dies = 60, 20
 	for i := range n {

@@ -468,7 +468,7 @@ func TestTheEmbeddedServerSpeaksNothingButNATS(t *testing.T) {
 		}
 	}
 	// The control: a client over WebSocket.
-	nc, err := nats.Connect(ws, nats.Nkey(f.ana.key(), f.ana.connect.Sign), nats.CustomInboxPrefix(wire.InboxPrefix(f.ana.key())), nats.NoReconnect())
+	nc, err := nats.Connect(ws, nats.Nkey(f.ana.key(), f.ana.connect.Sign), nats.Token(hello(t, f.ana.connect)), nats.CustomInboxPrefix(wire.InboxPrefix(f.ana.key())), nats.NoReconnect())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -291,16 +291,27 @@ func (j *job) ask(project string, change func(*wire.Request)) {
 	}
 }
 
-// connect dials as key with token, over TCP, as dial does but with the raw
+// hello is what a responder shows of which relay it means.
+func hello(t testing.TB, key nkeys.KeyPair) string {
+	t.Helper()
+	shown, err := wire.SignConnect(key, relayName, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return shown
+}
+
+// connect dials as key with token, or as a responder with "", over TCP, as dial does but with the raw
 // client, so that a test can try what dial never would.
 func (f *fixture) connect(key nkeys.KeyPair, token string, opts ...nats.Option) (*nats.Conn, error) {
 	pub := wire.PublicKey(key)
 	all := append([]nats.Option{
 		nats.Nkey(pub, key.Sign), nats.NoReconnect(), nats.CustomInboxPrefix(wire.InboxPrefix(pub)), nats.Timeout(20 * time.Second),
 	}, opts...)
-	if token != "" {
-		all = append(all, nats.Token(token))
+	if token == "" {
+		token = hello(f.t, key)
 	}
+	all = append(all, nats.Token(token))
 	return nats.Connect(f.relay.ClientURL(), all...)
 }
 

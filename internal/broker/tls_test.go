@@ -231,7 +231,7 @@ func TestOnlyListedPagesMayUseTheWebSocket(t *testing.T) {
 			}
 			// The control: a whole request through it.
 			pub := f.ana.key()
-			nc, err := nats.Connect(f.relay.WebSocketURL(), nats.Nkey(pub, f.ana.connect.Sign), nats.CustomInboxPrefix(wire.InboxPrefix(pub)), nats.Secure(trusting(t, cert)), nats.NoReconnect())
+			nc, err := nats.Connect(f.relay.WebSocketURL(), nats.Nkey(pub, f.ana.connect.Sign), nats.Token(hello(t, f.ana.connect)), nats.CustomInboxPrefix(wire.InboxPrefix(pub)), nats.Secure(trusting(t, cert)), nats.NoReconnect())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -171,8 +171,8 @@ type Conn struct {
 
 const dialTimeout = 15 * time.Second
 
-// Connect dials r as key, with an ID token for a job and "" for a responder. It
-// has subscribed to the key's own hints when it returns, and, for a responder, to
+// Connect dials r as key, with an ID token for a job and "" for a responder,
+// which signs instead which relay it means. It has subscribed to the key's own hints when it returns, and, for a responder, to
 // those of the projects that the relay let it listen to.
 func (r *Relay) Connect(ctx context.Context, key nkeys.KeyPair, token string) (*Conn, error) {
 	public := wire.PublicKey(key)
@@ -199,9 +199,13 @@ func (r *Relay) Connect(ctx context.Context, key nkeys.KeyPair, token string) (*
 		// write what the server says onto the job's stderr, unclean.
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}
-	if token != "" {
-		opts = append(opts, nats.TokenHandler(func() string { return token }))
+	if token == "" {
+		var err error
+		if token, err = wire.SignConnect(key, r.name, time.Now()); err != nil {
+			return nil, err
+		}
 	}
+	opts = append(opts, nats.TokenHandler(func() string { return token }))
 	if r.tls != nil {
 		opts = append(opts, nats.Secure(r.tls.Clone()))
 		if r.url.Scheme == "tls" {

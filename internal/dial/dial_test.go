@@ -552,6 +552,27 @@ func TestAHonestNonceIsSigned(t *testing.T) {
 	}
 }
 
+// TestAResponderSaysWhichRelayItMeans: the nonce's signature alone would be as good
+// at any relay that a hostile one has a nonce of.
+func TestAResponderSaysWhichRelayItMeans(t *testing.T) {
+	t.Parallel()
+	key := connectKey(t)
+	h := hostileServer(t, func(c net.Conn) { _, _ = c.Write([]byte(info("Xm3kQ9_abc-DEF1") + "PONG\r\n")) })
+	c := connect(t, parse(t, Target{URL: "nats://" + h.address, Name: relayHost}), key, "")
+	c.Close()
+	heard := receive(t, "the end of the connection", h.heard)
+	line, _, _ := strings.Cut(strings.TrimPrefix(heard, "CONNECT "), "\r\n")
+	var sent struct {
+		Token string `json:"auth_token"`
+	}
+	if err := json.Unmarshal([]byte(line), &sent); err != nil {
+		t.Fatalf("%v in %q", err, heard)
+	}
+	if err := wire.CheckConnect(sent.Token, wire.PublicKey(key), relayHost, time.Now()); err != nil {
+		t.Errorf("%v: %s", err, sent.Token)
+	}
+}
+
 func TestNothingIsSaidBeforeTLS(t *testing.T) {
 	t.Parallel()
 	key := connectKey(t)

@@ -27,6 +27,7 @@ const (
 	KindChallenge Kind = "challenge" // responder: show me that you are running
 	KindAnswer    Kind = "answer"    // responder: here is the sealed code, or my yes
 	KindDecline   Kind = "decline"   // responder: no
+	KindConnect   Kind = "connect"   // responder, connecting key: I connect to this relay
 )
 
 // Envelope is a signed body as it travels: {"v":1,"kind":…,"body":…,"sig":…}.

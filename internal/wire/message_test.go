@@ -193,6 +193,11 @@ func TestABodyOutOfRangeIsNeitherSignedNorOpened(t *testing.T) {
 		{"decline of a connecting key", &Decline{Key: connect, Attempt: 1}, "signing key"},
 		{"decline of attempt 0", &Decline{Key: sign}, "attempt out of range"},
 		{"decline without a reason", &Decline{Key: sign, Attempt: 1}, ""},
+		{"connect of a signing key", &Connect{Key: sign, Relay: "relay.example.com", At: 1}, "connecting key"},
+		{"connect to no relay", &Connect{Key: connect, At: 1}, "not a relay name"},
+		{"connect to a relay's port", &Connect{Key: connect, Relay: "relay.example.com:4222", At: 1}, "not a relay name"},
+		{"connect at no time", &Connect{Key: connect, Relay: "relay.example.com"}, "without its time"},
+		{"connect", &Connect{Key: connect, Relay: "relay.example.com", At: 1}, ""},
 		{"decline with a long reason", &Decline{Key: sign, Attempt: 1, Reason: long}, "longer than"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

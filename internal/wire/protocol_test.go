@@ -61,7 +61,7 @@ func TestTheWorkedExampleIsExact(t *testing.T) {
 	t.Parallel()
 	blocks := exampleBlocks(t)
 	want := []string{
-		"keys", "audience", "request-body", "request-signed", "request-envelope", "digest", "match", "reply", "hint", "challenge-body", "open-message", "alive-body",
+		"keys", "audience", "connect-body", "connect-envelope", "request-body", "request-signed", "request-envelope", "digest", "match", "reply", "hint", "challenge-body", "open-message", "alive-body",
 		"alive-envelope", "aad", "sealed", "sealed-hash", "answer-body", "answer-message", "code", "got-body", "got-envelope", "done-body", "done-envelope",
 	}
 	if got := slices.Sorted(maps.Keys(blocks)); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
@@ -121,7 +121,8 @@ func verifyExample(blocks map[string]string) (err error) {
 		return kp
 	}
 	job, sign := pair("job", nkeys.PrefixByteUser, 0x11), pair("sign", nkeys.PrefixByteAccount, 0x33)
-	jobKey, connectKey, signKey := wire.PublicKey(job), wire.PublicKey(pair("connect", nkeys.PrefixByteUser, 0x22)), wire.PublicKey(sign)
+	connecting := pair("connect", nkeys.PrefixByteUser, 0x22)
+	jobKey, connectKey, signKey := wire.PublicKey(job), wire.PublicKey(connecting), wire.PublicKey(sign)
 	raw := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{0x11}, 32)).Public().(ed25519.PublicKey)
 	check(keys["job_raw"] == hex.EncodeToString(raw), "job_raw")
 	kem := hpke.DHKEM(ecdh.X25519())
@@ -133,6 +134,12 @@ func verifyExample(blocks map[string]string) (err error) {
 	check(keys["hpke_public"] == hex.EncodeToString(private.PublicKey().Bytes()), "hpke_public is %x", private.PublicKey().Bytes())
 	check(len(keys) == 9, "%d keys", len(keys))
 	check(blocks["audience"] == wire.Audience("relay.example.com", jobKey), "audience")
+
+	connect, _, err := opened[wire.Connect](blocks["connect-body"], blocks["connect-envelope"], connecting)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	check(connect.Relay == "relay.example.com", "connect names another relay")
 
 	// The request, its signature by the rule of section 3, its digest by that of 4.1.
 	request, envelope, err := opened[wire.Request](blocks["request-body"], blocks["request-envelope"], job)
@@ -299,7 +306,7 @@ func TestEachFieldIsDescribed(t *testing.T) {
 	for heading, kind := range map[string]reflect.Type{
 		"`request`": reflect.TypeFor[wire.Request](), "`alive`": reflect.TypeFor[wire.Alive](), "`got`": reflect.TypeFor[wire.Got](), "`rejected`": reflect.TypeFor[wire.Rejected](),
 		"`next`": reflect.TypeFor[wire.Next](), "`done`": reflect.TypeFor[wire.Done](), "`cancel`": reflect.TypeFor[wire.Cancel](), "`challenge`": reflect.TypeFor[wire.Challenge](),
-		"`answer`": reflect.TypeFor[wire.Answer](), "`decline`": reflect.TypeFor[wire.Decline](),
+		"`answer`": reflect.TypeFor[wire.Answer](), "`decline`": reflect.TypeFor[wire.Decline](), "`connect`": reflect.TypeFor[wire.Connect](),
 		"Artifact": reflect.TypeFor[wire.Artifact](), "RequestMessage": reflect.TypeFor[wire.RequestMessage](), "StateQuery": reflect.TypeFor[wire.StateQuery](), "AliveMessage": reflect.TypeFor[wire.AliveMessage](),
 		"StepMessage": reflect.TypeFor[wire.StepMessage](), "PendingQuery": reflect.TypeFor[wire.PendingQuery](), "OpenMessage": reflect.TypeFor[wire.OpenMessage](),
 		"AnswerMessage": reflect.TypeFor[wire.AnswerMessage](), "DeclineMessage": reflect.TypeFor[wire.DeclineMessage](), "Reply": reflect.TypeFor[wire.Reply](),
@@ -380,7 +387,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 		delete(limits, name)
 	}
 	for name, want := range map[string]time.Duration{
-		"re-read": wire.ReRead, "alive within": wire.AliveWithin, "opening lasts": wire.OpeningLasts, "challenge every": wire.ChallengeEvery, "keep answer": wire.KeepAnswer,
+		"re-read": wire.ReRead, "alive within": wire.AliveWithin, "opening lasts": wire.OpeningLasts, "challenge every": wire.ChallengeEvery, "keep answer": wire.KeepAnswer, "connect within": wire.ConnectWithin,
 		"undelivered after": lifecycle.UndeliveredAfter, "lost: asked after": lifecycle.LostAsk, "lost: given up after": lifecycle.LostAfter, "longest wait": wire.LongestWait,
 	} {
 		if want := fmt.Sprintf("%d s", int(want.Seconds())); times[name] != want {

@@ -60,6 +60,9 @@ const (
 	// KeepAnswer is how long a responder holds a sealed answer that the job has
 	// not confirmed.
 	KeepAnswer = 75 * time.Second
+	// ConnectWithin is how far the time in a responder's `connect` may be from the
+	// relay's own, ahead or back.
+	ConnectWithin = 10 * time.Minute
 	// LongestWait is the longest that a request may wait for its human.
 	LongestWait = 6 * time.Hour
 )

@@ -32,7 +32,7 @@ type front struct {
 }
 
 // Listen puts the relay behind a NATS server on loopback. Its clients need an
-// enrolled nkey.
+// enrolled nkey, and to say that they mean this relay.
 func Listen(name string) (*Relay, error) {
 	r := NewRelay(name)
 	s, err := server.NewServer(&server.Options{
@@ -159,7 +159,8 @@ func pipe(to, from net.Conn) {
 	}
 }
 
-// doorkeeper lets in the relay itself, and enrolled nkeys that sign the nonce.
+// doorkeeper lets in the relay itself, and enrolled nkeys that sign the nonce
+// and that they mean this relay.
 type doorkeeper Relay
 
 // Check is server.Authentication's.
@@ -177,6 +178,9 @@ func (d *doorkeeper) Check(c server.ClientAuthentication) bool {
 	}
 	sig, err := base64.RawURLEncoding.DecodeString(o.Sig)
 	if err != nil || pub.Verify(c.GetNonce(), sig) != nil {
+		return false
+	}
+	if wire.CheckConnect(o.Token, o.Nkey, (*Relay)(d).Name, time.Now()) != nil {
 		return false
 	}
 	list := func(subjects ...string) *server.SubjectPermission { return &server.SubjectPermission{Allow: subjects} }
