@@ -275,6 +275,7 @@ type Desk struct {
 	nextRead   time.Time
 	unanswered int
 	ill        map[string]bool // requests that were complained about
+	crowded    bool            // more is open than can be shown, and that was said
 
 	prompts map[string]*prompt
 	number  int

@@ -4,6 +4,7 @@ package answer
 // verification, a human) runs beside it and comes back as a function to run.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -419,7 +420,7 @@ func readPages(ctx context.Context, conn relayConn, subject string, keys []strin
 			before := after
 			for _, item := range reply.Page.Items {
 				// Ascending, or a hostile relay could make this last for ever.
-				if item.Key <= after || len(r.items) >= maxPrompts {
+				if item.Key <= after {
 					continue
 				}
 				after = item.Key
@@ -430,7 +431,7 @@ func readPages(ctx context.Context, conn relayConn, subject string, keys []strin
 				}
 				r.items = append(r.items, s)
 			}
-			more = reply.Page.More && after != before && len(r.items) < maxPrompts
+			more = reply.Page.More && after != before
 		}
 		if !more && len(keys) == 0 {
 			r.whole = true
@@ -492,6 +493,8 @@ func (d *Desk) readDone(conn relayConn, keys []string, r reading) {
 	listed := map[string]bool{}
 	for _, s := range r.items {
 		listed[s.key] = true
+	}
+	for _, s := range d.share(r.items) {
 		d.saw(s)
 	}
 	for _, e := range r.ended {
@@ -530,6 +533,93 @@ func (d *Desk) complain(key, why string) {
 	d.notice("the relay passed on a request that is not shown, because it is not what a job signed: " + why)
 }
 
+// share gives of a page's items those that are to be shown: all of them, unless
+// they are more than that. Then each project has an equal share, so that no
+// project's jobs can push another's out, and what is shown beyond it makes room.
+func (d *Desk) share(items []seen) []seen {
+	var all []claim
+	listed := map[string]bool{}
+	for _, s := range items {
+		c := claim{key: s.key, project: s.request.Project}
+		if p := d.prompts[s.key]; p != nil {
+			c.project, c.shown = p.request.Project, p.number
+		} else if !d.isNew(s) {
+			continue
+		}
+		all, listed[s.key] = append(all, c), true
+	}
+	for key, p := range d.prompts {
+		if !listed[key] {
+			all = append(all, claim{key, p.request.Project, p.number})
+		}
+	}
+	if len(all) <= maxPrompts {
+		d.crowded = false
+		return items
+	}
+	if !d.crowded {
+		d.crowded = true
+		d.notice(fmt.Sprintf("%d requests are open, and at most %d are shown at once: as many of each project, as far as it has them", len(all), maxPrompts))
+	}
+	chosen := fair(all, maxPrompts)
+	for key, p := range d.prompts {
+		if !chosen[key] && p.held == nil { // an answer that is on its way arrives
+			d.finish(p, "it makes room for other projects' requests; it is shown again when there is room")
+			delete(d.over, key)
+		}
+	}
+	return slices.DeleteFunc(items, func(s seen) bool { return !chosen[s.key] && d.prompts[s.key] == nil })
+}
+
+// claim is one request that wants to be shown, as what was shown as so many-th;
+// 0: not yet.
+type claim struct {
+	key, project string
+	shown        int
+}
+
+// fair chooses most of all: one of each project in turn, in each project what is
+// shown first, the oldest first.
+func fair(all []claim, most int) map[string]bool {
+	slices.SortFunc(all, func(a, b claim) int {
+		unseen := func(c claim) int { return min(1, c.shown) * -1 } // what is shown before what is not
+		return cmp.Or(cmp.Compare(a.project, b.project), cmp.Compare(unseen(a), unseen(b)), cmp.Compare(a.shown, b.shown), cmp.Compare(a.key, b.key))
+	})
+	queues := slices.Collect(func(yield func([]claim) bool) {
+		for len(all) > 0 {
+			n := 1
+			for n < len(all) && all[n].project == all[0].project {
+				n++
+			}
+			if !yield(all[:n]) {
+				return
+			}
+			all = all[n:]
+		}
+	})
+	chosen := map[string]bool{}
+	for turn := 0; len(chosen) < most; turn++ {
+		before := len(chosen)
+		for _, q := range queues {
+			if turn < len(q) && len(chosen) < most {
+				chosen[q[turn].key] = true
+			}
+		}
+		if len(chosen) == before {
+			break
+		}
+	}
+	return chosen
+}
+
+// isNew says whether an item that is not shown is to be.
+func (d *Desk) isNew(s seen) bool {
+	if o, ok := d.over[s.key]; ok && s.state.Rev <= o.rev {
+		return false
+	}
+	return s.request.Key != "" && !final(s.state.State) && !d.quit && s.request.Deadline > now().Unix()
+}
+
 // saw takes in one item of a page.
 func (d *Desk) saw(s seen) {
 	if p := d.prompts[s.key]; p != nil {
@@ -538,14 +628,10 @@ func (d *Desk) saw(s seen) {
 		}
 		return
 	}
-	if o, ok := d.over[s.key]; ok && s.state.Rev <= o.rev {
+	if !d.isNew(s) {
 		return
 	}
-	if s.request.Key == "" || final(s.state.State) || d.quit || s.request.Deadline <= now().Unix() {
-		return
-	}
-	if len(d.prompts) >= maxPrompts {
-		d.complain("", fmt.Sprintf("more than %d requests are open", maxPrompts))
+	if len(d.prompts) >= maxPrompts { // with what is kept beyond a fair share
 		return
 	}
 	d.number++

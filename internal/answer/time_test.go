@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -676,6 +678,101 @@ func TestEveryRequestIsShownHoweverManyPagesTheyTake(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNoProjectPushesAnothersPromptsOut: without a share for each, whoever asks
+// first, or most often, would decide what a human sees.
+func TestNoProjectPushesAnothersPromptsOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t)
+		o.human.blind = true
+		var many []*answertest.Job
+		for range maxPrompts + 40 {
+			j := gullibleJob(t, "noisy", repo, nil)
+			o.relay.Ask(j)
+			many = append(many, j)
+		}
+		shown := func() (n int) {
+			o.human.mu.Lock()
+			defer o.human.mu.Unlock()
+			for _, j := range many {
+				if p, ok := o.human.last[j.ID()]; ok && p.Phase == Asking {
+					n++
+				}
+			}
+			return n
+		}
+		o.run()
+		o.human.noticed(t, func(s string) bool {
+			return strings.HasPrefix(s, "296 requests are open, and at most 256 are shown at once")
+		})
+		time.Sleep(time.Second)
+		if n := shown(); n != maxPrompts {
+			t.Errorf("%d prompts of one project, alone", n)
+		}
+		// Its key may come last in every page.
+		var mine []*answertest.Job
+		for range 3 {
+			j := gullibleJob(t, project, repo, nil)
+			o.relay.Ask(j)
+			mine = append(mine, j)
+		}
+		for _, j := range mine {
+			o.human.wait(t, j.ID(), "asking", phase(Asking))
+		}
+		if n := shown(); n != maxPrompts-len(mine) {
+			t.Errorf("%d prompts of the other project are still shown", n)
+		}
+		// And when there is room again, it is used.
+		for _, j := range many[:60] {
+			o.relay.Set(j, func(i *wire.Item) { i.State.State, i.State.Why = "cancelled", "by the job" })
+		}
+		time.Sleep(time.Minute)
+		if n := shown(); n != len(many)-60 {
+			t.Errorf("%d prompts are shown, though there is room for all", n)
+		}
+	})
+}
+
+func TestAShareOfThePromptsIsEachProjects(t *testing.T) {
+	t.Parallel()
+	list := func(project string, n, shown int) (all []claim) {
+		for i := range n {
+			c := claim{key: fmt.Sprintf("%s-%02d", project, i), project: project}
+			if n-i <= shown { // the last ones by key were shown first
+				c.shown = 1 + i
+			}
+			all = append(all, c)
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		all  []claim
+		most int
+		want map[string]int
+	}{
+		"room for all":         {slices.Concat(list("a", 3, 0), list("b", 2, 0)), 9, map[string]int{"a": 3, "b": 2}},
+		"one has many":         {slices.Concat(list("a", 90, 0), list("b", 2, 0)), 10, map[string]int{"a": 8, "b": 2}},
+		"two have many":        {slices.Concat(list("a", 90, 90), list("b", 80, 0), list("c", 1, 0)), 11, map[string]int{"a": 5, "b": 5, "c": 1}},
+		"more projects than n": {slices.Concat(list("a", 2, 0), list("b", 2, 0), list("c", 2, 0)), 2, map[string]int{"a": 1, "b": 1}},
+		"none":                 {nil, 5, map[string]int{}},
+	} {
+		got := map[string]int{}
+		for key := range fair(c.all, c.most) {
+			got[key[:1]]++
+		}
+		if !maps.Equal(got, c.want) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	// What is shown stays, the oldest first.
+	chosen := fair(list("a", 10, 4), 3)
+	for _, key := range []string{"a-06", "a-07", "a-08"} {
+		if !chosen[key] {
+			t.Errorf("%s makes room for what came later: %v", key, chosen)
+		}
+	}
 }
 
 func TestARelayThatNeverEndsItsPagesIsNotFollowedForEver(t *testing.T) {

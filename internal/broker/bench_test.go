@@ -153,7 +153,8 @@ func bareAppender(b *testing.B, js jetstream.JetStream, subject string) func() {
 func BenchmarkAdmission(b *testing.B) {
 	for _, atOnce := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("%dAtOnce", atOnce), func(b *testing.B) {
-			f := startFixture(b)
+			f := newFixture(b)
+			f.start(f.configText(b.TempDir(), onLoopback), crowded)
 			bare := startBare(b)
 			const batch = 256
 			var ours, floor time.Duration

@@ -67,19 +67,26 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 	}
 	// What was asked before is not judged by today's clock: a job that
 	// reconnects late must still learn how its request ended.
-	known, err := r.store.last(ctx, key)
+	known, unknown := r.store.last(ctx, key)
 	switch {
-	case err == nil && known.rec.Digest == job.Digest.String():
+	case unknown == nil && known.rec.Digest == job.Digest.String():
 		r.back(known)
 		return r.reply(known), nil
-	case err != nil && !errors.Is(err, errUnknown):
-		return wire.Reply{}, err
+	case unknown != nil && !errors.Is(unknown, errUnknown):
+		return wire.Reply{}, unknown
 	}
 	if !r.store.room() {
 		return wire.Reply{}, refuse(wire.RefusedBusy, "the relay's store is nearly full, and the rest is kept for requests that are open", "tell the relay's administrator")
 	}
 	if err := r.suitable(c, job.Request); err != nil {
 		return wire.Reply{}, err
+	}
+	if unknown != nil { // of another request under this key the transition speaks
+		release, err := r.store.reserve(key, place{run: job.Facts.Group, project: job.Request.Project})
+		if err != nil {
+			return wire.Reply{}, err
+		}
+		defer release()
 	}
 	approvals := max(job.Request.Approvals, 1)
 	after, err := r.store.transition(ctx, key, lifecycle.Ask{

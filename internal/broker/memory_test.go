@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"runtime/debug"
@@ -56,7 +55,7 @@ func serveForMemory(kind string) error {
 		if err != nil {
 			return err
 		}
-		r, err := Start(ctx, c, Options{Log: slog.New(slog.DiscardHandler)})
+		r, err := Start(ctx, c, crowded)
 		if err != nil {
 			return err
 		}

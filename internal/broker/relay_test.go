@@ -183,6 +183,10 @@ func startFixture(t testing.TB) *fixture {
 	return f
 }
 
+// crowded lets a run and a project have as many requests open as a measurement
+// wants.
+var crowded = Options{opened: func(s *store) { s.perRun, s.perProject = 1<<30, 1<<30 }}
+
 func (f *fixture) start(text string, o Options) {
 	f.t.Helper()
 	c, err := ParseConfig([]byte(text), f.t.TempDir())

@@ -86,15 +86,24 @@ type store struct {
 	mu    sync.Mutex
 	open  map[string]entry // the index: open requests, for lists and clocks
 	ended map[string]uint64
-	own   map[string]*flight // our own appends that follow has not seen, by operation id
-	most  int64              // bytes that the stream may take
-	full  int                // percent of them that are taken
-	ready chan struct{}      // closed when the index has caught up
-	until uint64             // the sequence to catch up with
+	// How many of the index each run and project has, and who is about to be
+	// added to it: many ask at once, and each must count for the next.
+	runs, projects map[string]int
+	coming         map[string]place
+	perRun         int // the most that may be open of a run
+	perProject     int
+	own            map[string]*flight // our own appends that follow has not seen, by operation id
+	most           int64              // bytes that the stream may take
+	full           int                // percent of them that are taken
+	ready          chan struct{}      // closed when the index has caught up
+	until          uint64             // the sequence to catch up with
 
 	// clock is the time of the stream's leader, by which records are stamped.
 	clock func(context.Context) (time.Time, error)
 }
+
+// place is what an open request counts for.
+type place struct{ run, project string }
 
 // flight is an append of ours on its way.
 type flight struct {
@@ -138,6 +147,8 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 	return &store{
 		js: js, stream: stream, now: now, log: log,
 		open: map[string]entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
+		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
+		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
 		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
 		clock: func(ctx context.Context) (time.Time, error) {
 			info, err := stream.Info(ctx)
@@ -287,15 +298,72 @@ func (s *store) see(e entry) {
 	if old, ok := s.open[e.rec.Key]; ok && old.seq >= e.seq || s.ended[e.rec.Key] >= e.seq {
 		return
 	}
-	if old := s.open[e.rec.Key]; e.accepts == nil {
+	old, was := s.open[e.rec.Key]
+	if e.accepts == nil {
 		e.accepts = old.accepts
 	}
 	if e.rec.State.Final() {
+		if was {
+			s.count(old, -1)
+		}
 		delete(s.open, e.rec.Key)
 		s.ended[e.rec.Key] = e.seq
 		return
 	}
+	if !was {
+		s.count(e, 1)
+		delete(s.coming, e.rec.Key)
+	}
 	s.open[e.rec.Key] = e
+}
+
+// count adds n to what e counts for.
+func (s *store) count(e entry, n int) {
+	for _, c := range []struct {
+		of   map[string]int
+		name string
+	}{{s.runs, e.rec.Group}, {s.projects, e.rec.Project}} {
+		if c.of[c.name] += n; c.of[c.name] <= 0 {
+			delete(c.of, c.name)
+		}
+	}
+}
+
+// reserve makes room for a request that is not on record, or refuses it. What
+// it returns is to be called when the request is there, or is not coming.
+func (s *store) reserve(key string, p place) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, twice := s.coming[key]; twice {
+		return func() {}, nil // the same message again, while the first is on its way
+	}
+	if _, open := s.open[key]; open {
+		return func() {}, nil
+	}
+	run, project := s.runs[p.run], s.projects[p.project]
+	for _, c := range s.coming {
+		if c.run == p.run {
+			run++
+		}
+		if c.project == p.project {
+			project++
+		}
+	}
+	switch {
+	// A CI whose tokens name no run has the project's limit alone.
+	case p.run != "" && run >= s.perRun:
+		return nil, refuse(wire.RefusedLimit, fmt.Sprintf("this run of the CI has %d requests open, as many as one run may", run),
+			"let some of them end before asking for more")
+	case project >= s.perProject:
+		return nil, refuse(wire.RefusedLimit, fmt.Sprintf("the project has %d requests open, as many as it may", project),
+			"ask its responders to answer or decline some, or cancel the jobs that nobody needs")
+	}
+	s.coming[key] = p
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.coming, key)
+	}, nil
 }
 
 // know notes who may answer a request, so that no later message of it has to

@@ -380,6 +380,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 		"NATS message": size(wire.MaxMessage), "envelope": size(wire.MaxEnvelope), "body": size(wire.MaxBody), "ID token": size(wire.MaxToken), "text": size(wire.MaxText),
 		"link": size(wire.MaxLink), "code": size(wire.MaxCode), "ciphertext": size(wire.MaxSealed), "record": size(lifecycle.MaxRecord),
 		"attempts": strconv.Itoa(lifecycle.MaxAttempt), "details": size(wire.MaxDetails), "artifacts": strconv.Itoa(wire.MaxArtifacts),
+		"open, of a run": strconv.Itoa(wire.MaxOpenRun), "open, of a project": strconv.Itoa(wire.MaxOpenProject),
 	} {
 		if limits[name] != want {
 			t.Errorf("%s is %s; PROTOCOL.md says %q", name, want, limits[name])

@@ -44,6 +44,11 @@ const (
 	// MaxArtifacts bounds the files that one request is about: more than a human
 	// reads before saying yes.
 	MaxArtifacts = 32
+	// MaxOpenRun and MaxOpenProject bound the requests that are open at once, of
+	// one run of a CI and of a project: a workflow gone bad must not bury what
+	// others ask under its own.
+	MaxOpenRun     = 16
+	MaxOpenProject = 64
 )
 
 // Times of the protocol, the same for every program.
