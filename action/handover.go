@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/continuousauth/action/internal/ci"
 )
@@ -103,7 +104,18 @@ func (h *handover) responder(who string) error {
 	if h.github == "" {
 		return nil
 	}
-	return h.set("responder", who)
+	return h.set("responder", tame(who))
+}
+
+// tame is a name with nothing in it that a shell would act on. The relay chooses
+// it, and workflows write outputs into scripts, though they should not.
+func tame(name string) string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsLetter(c) || unicode.IsDigit(c) || strings.ContainsRune(" ._@-", c) {
+			return c
+		}
+		return '_'
+	}, name)
 }
 
 // set writes outputs of the step: name and value by turns. (go-githubactions

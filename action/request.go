@@ -186,8 +186,7 @@ func (r *requestCmd) Run(ctx context.Context, io stdio) error {
 	} else {
 		say.line("answered by %s", who)
 	}
-	// A later step may print it.
-	if err := to.responder(harmless(who)); err != nil {
+	if err := to.responder(who); err != nil {
 		say.line("warning: who answered was not handed over: %s", err) // the code was
 	}
 	say.line("the code was handed over")
