@@ -45,7 +45,7 @@ released() {
 download() { # download HASH NAME TO
 	local version=${2#cfa_}
 	version=${version%%_*}
-	curl --fail --silent --show-error --location --proto =https --retry 3 --max-time 120 --output "$3" \
+	curl --fail --silent --show-error --location --proto =https --tlsv1.2 --retry 3 --connect-timeout 20 --max-time 120 --max-filesize 100000000 --output "$3" \
 		"https://github.com/continuousauth/action/releases/download/v$version/$2" || return 1
 	local got
 	got=$(hashes "$3")
