@@ -2,13 +2,17 @@
 # Each step of the build stage is a plain command in /src, so that it can be run by hand, and is run by a test, without a
 # container engine. What else lies in the checkout (keys, a cfa.yaml) cannot get in: .dockerignore admits these paths only.
 
-FROM golang:1.26.8 AS build
+# Built on the machine that is there, for whichever is wanted: Go crosses by itself, and no emulator runs the compiler.
+FROM --platform=$BUILDPLATFORM golang:1.26.8 AS build
+ARG TARGETARCH
+# With a release's version, the program is that release's cfa-relay_VERSION_linux_ARCH, to the byte.
+ARG VERSION=
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY internal ./internal
 COPY relay ./relay
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o out/cfa-relay ./relay
+RUN CGO_ENABLED=0 GOARCH=$TARGETARCH go build -trimpath -buildvcs=false -ldflags="-s -w -X main.release=$VERSION" -o out/cfa-relay ./relay
 RUN mkdir -p out/data
 
 FROM scratch

@@ -8,11 +8,13 @@ RACE ?= -race
 
 # Linters and test drivers have a module of their own: the root go.mod then holds only what the programs use.
 TOOL := go tool -modfile=tools/go.mod
+# It alone would bring hundreds of modules into the others' module, and takes minutes to compile.
+GORELEASER := go tool -modfile=tools/release/go.mod goreleaser
 GO_WANTED := $(shell sed -n 's/^go //p' go.mod)
 PROGRAMS := bin/cfa bin/cfa-relay bin/cfa-responder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients lint bench fuzz build cross clean need-go $(PROGRAMS)
+.PHONY: help demo test test-clients lint bench fuzz build cross release-check release-snapshot clean need-go $(PROGRAMS)
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -45,7 +47,7 @@ lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, module fi
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && awk -v dir="$$dir" '/^```yaml/ {n++; on=1; next} /^```/ {on=0} on {print > (dir "/" n ".yml")}' README.md && \
 		for f in $$(grep -l '^jobs:' "$$dir"/*.yml); do $(TOOL) actionlint "$$f" || exit 1; found=1; done; test -n "$$found" || { echo "lint: the README has no workflow to check" >&2; exit 1; }
 	@shellcheck .ci/run $$(find . -name '*.sh' -not -path './.git/*' -not -path '*/node_modules/*')
-	@for dir in . tools; do (cd $$dir && go mod tidy -diff && go mod verify >/dev/null) || { echo "lint: $$dir/go.mod or go.sum is not as 'go mod tidy' leaves it, or a cached module was altered" >&2; exit 1; }; done
+	@for dir in . tools tools/release; do (cd $$dir && go mod tidy -diff && go mod verify >/dev/null) || { echo "lint: $$dir/go.mod or go.sum is not as 'go mod tidy' leaves it, or a cached module was altered" >&2; exit 1; }; done
 	@echo "lint: clean"
 
 bench: need-go ## measure, each figure beside its floor
@@ -77,8 +79,14 @@ $(PROGRAMS): need-go
 cross: need-go ## whether programs and tests still compile for macOS and Windows
 	@for os in darwin windows; do GOOS=$$os CGO_ENABLED=0 go vet ./... || { echo "cross: does not compile for $$os" >&2; exit 1; }; done
 
-clean: ## remove what build and coverage runs leave
-	@rm -rf bin coverage.*
+release-check: need-go ## whether GoReleaser takes .goreleaser.yaml
+	@$(GORELEASER) check
+
+release-snapshot: need-go ## everything that a release consists of, in dist/, for all systems; publishes nothing
+	@$(GORELEASER) release --snapshot --clean --skip=publish,announce
+
+clean: ## remove what builds and coverage runs leave
+	@rm -rf bin dist release coverage.*
 
 # Says in one line what is missing, where go itself would fail in the middle of something or, before 1.21, in riddles.
 need-go:

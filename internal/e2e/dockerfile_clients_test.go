@@ -46,7 +46,7 @@ func (s dockerStage) args(name string) []string {
 // not use (heredocs, ARG before FROM, an escape directive) fails the test, rather than being read as something it is not.
 func parseDockerfile(t *testing.T, text string) []dockerStage {
 	t.Helper()
-	known := []string{"FROM", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
+	known := []string{"FROM", "ARG", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
 	var stages []dockerStage
 	text = strings.ReplaceAll(text, "\\\n", " ")
 	for line := range strings.Lines(text) {
@@ -103,7 +103,7 @@ func TestTheImagesRelayIsOneStaticProgramBuiltFromWhatTheDockerfileCopies(t *tes
 		t.Fatal("go.mod: no go line")
 	}
 	// The golang images do not fetch another toolchain by themselves, so an older one would fail at the first build.
-	if from := build[0].args; !regexp.MustCompile(`^golang:` + regexp.QuoteMeta(string(wanted[1])) + `(-\S+)? AS build$`).MatchString(from) {
+	if from := build[0].args; !regexp.MustCompile(`^--platform=\$BUILDPLATFORM golang:` + regexp.QuoteMeta(string(wanted[1])) + `(-\S+)? AS build$`).MatchString(from) {
 		t.Errorf("FROM %s, want the golang image of go.mod's go %s", from, wanted[1])
 	}
 
@@ -132,6 +132,19 @@ func TestTheImagesRelayIsOneStaticProgramBuiltFromWhatTheDockerfileCopies(t *tes
 		}
 	}
 
+	// As the builder sets them, or the one who builds a release's image.
+	const version = "1.2.3"
+	given := map[string]string{"TARGETARCH": runtime.GOARCH, "VERSION": version}
+	var env []string
+	for _, arg := range build.args("ARG") {
+		name, _, _ := strings.Cut(arg, "=")
+		value, ok := given[name]
+		if !ok {
+			t.Fatalf("ARG %s: this test does not know its value", arg)
+		}
+		env = append(env, name+"="+value)
+	}
+
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	for _, line := range build.args("RUN") {
@@ -140,7 +153,7 @@ func TestTheImagesRelayIsOneStaticProgramBuiltFromWhatTheDockerfileCopies(t *tes
 		}
 		cmd := exec.CommandContext(ctx, "sh", "-euc", line)
 		cmd.Dir = src
-		cmd.Env = append(os.Environ(), "GOOS=linux", "GOFLAGS=")
+		cmd.Env = append(append(os.Environ(), "GOOS=linux", "GOFLAGS="), env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("RUN %s: %v\n%s", line, err, out)
 		}
@@ -198,6 +211,20 @@ func TestTheImagesRelayIsOneStaticProgramBuiltFromWhatTheDockerfileCopies(t *tes
 	if runtime.GOOS != "linux" {
 		return // built for Linux, so it cannot be asked here
 	}
+
+	// The image's program is the release's, whatever image the builder itself came from.
+	dir := t.TempDir()
+	if out, err := exec.CommandContext(ctx, filepath.Join(root, "tools/release/binaries.sh"), version, dir, "linux/"+runtime.GOARCH).CombinedOutput(); err != nil {
+		t.Fatalf("binaries.sh: %v\n%s", err, out)
+	}
+	released, err := os.ReadFile(filepath.Join(dir, "cfa-relay_"+version+"_linux_"+runtime.GOARCH))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inImage, err := os.ReadFile(shipped); err != nil || !bytes.Equal(inImage, released) {
+		t.Errorf("the image's program is not the release's (%v)", err)
+	}
+
 	var cmd []string
 	mustJSON(t, final.args("CMD"), &cmd)
 	if len(cmd) != 3 {

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { testscript.Main(m, nil) }
 
 // What fetches a program, as whole runs with the machine's own curl and wget,
-// against the stand-in for github.com.
+// against the stand-in for github.com; and what hands a release on.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	type hub struct{}
@@ -40,9 +40,9 @@ func TestScripts(t *testing.T) {
 			switch name {
 			case "posix":
 				return runtime.GOOS != "windows", nil
-			case "wget":
-				// Looked for here: the script's own PATH is a narrow one.
-				_, err := exec.LookPath("wget")
+			case "wget", "git":
+				// Looked for here: a script's own PATH can be a narrow one.
+				_, err := exec.LookPath(name)
 				return err == nil, nil
 			}
 			return false, errors.New("unknown condition")
