@@ -17,7 +17,7 @@ PROGRAMS := bin/cfa bin/cfa-relay bin/cfa-responder
 .PHONY: help demo test test-clients lint bench fuzz build cross release-check release-snapshot clean need-go $(PROGRAMS)
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
 
 # By the environment: a recipe's text is the argv of its shell, which every user of the machine can read.
 ifdef OTP

@@ -1,12 +1,18 @@
 package e2e
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/continuousauth/action/internal/release/githubtest"
 )
 
 // BenchmarkStart is the time from the start of the cfa process until the relay
@@ -35,6 +41,115 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(float64(ours.Microseconds())/float64(n)/1000, "ms")
 	b.ReportMetric(float64(floor.Microseconds())/float64(n)/1000, "floor-ms")
 	b.ReportMetric(ours.Seconds()/floor.Seconds(), "ratio")
+}
+
+// BenchmarkStep is the time from the start of the Action's first step until the
+// relay has accepted the request, by each way to come by cfa: the download of a
+// release's program from a server on this machine, and the build from source,
+// with what Go keeps of earlier builds and without (but with the modules' sources:
+// what fetching them takes is the network's). The floor is a copy of the program.
+func BenchmarkStep(b *testing.B) {
+	w := newWorld(b)
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	checkout, www := filepath.Join(dir, "checkout"), filepath.Join(dir, "www")
+	for _, name := range []string{"action", "internal"} {
+		if err := os.CopyFS(filepath.Join(checkout, name), os.DirFS(filepath.Join(root, name))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(checkout, name), data, 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	sums, err := exec.Command(filepath.Join(root, "tools/release/binaries.sh"), "1.2.3", www, runtime.GOOS+"/"+runtime.GOARCH).Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	github := githubtest.New(b, dir, www)
+
+	measure := func(name string, sums []byte, says string, cache func() string) {
+		b.Run(name, func(b *testing.B) {
+			file := filepath.Join(checkout, "checksums.txt")
+			if err := os.WriteFile(file, sums, 0o644); err != nil {
+				b.Fatal(err)
+			}
+			if sums == nil {
+				os.Remove(file)
+			}
+			var ours, floor time.Duration
+			n := 0
+			for b.Loop() {
+				temp := b.TempDir()
+				output := filepath.Join(temp, "outputs")
+				env := append(os.Environ(), github.Env()...)
+				env = append(env, "GITHUB_ACTION_PATH="+checkout, "GITHUB_OUTPUT="+output, "RUNNER_TEMP="+temp, "RUNNER_OS=", "RUNNER_ARCH=", "GOCACHE="+cache())
+
+				start := time.Now()
+				get := exec.Command("bash", filepath.Join(root, "action/get.sh"))
+				get.Env = env
+				text, err := get.CombinedOutput()
+				if err != nil || !strings.Contains(string(text), says) {
+					b.Fatalf("get.sh: %v, want %q in\n%s", err, says, text)
+				}
+				line, err := os.ReadFile(output)
+				if err != nil {
+					b.Fatal(err)
+				}
+				cfa := strings.TrimPrefix(strings.TrimSpace(string(line)), "cfa=")
+				ask := exec.Command(cfa, append([]string{"request", "--project", project, "--service", "npm", "--output", "stdout", "--timeout", "30s"}, w.flags...)...)
+				ask.Env = append(os.Environ(), w.issuer.GitHubEnv("release")...)
+				log, err := ask.StderrPipe()
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := ask.Start(); err != nil {
+					b.Fatal(err)
+				}
+				accepted := false
+				for lines := bufio.NewScanner(log); !accepted && lines.Scan(); {
+					accepted = strings.Contains(lines.Text(), "accepted")
+				}
+				ours += time.Since(start)
+				ask.Process.Signal(os.Interrupt)
+				go io.Copy(io.Discard, log)
+				ask.Wait()
+				if !accepted {
+					b.Fatal("the request was not accepted")
+				}
+
+				start = time.Now()
+				data, err := os.ReadFile(cfa)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(temp, "copy"), data, 0o755); err != nil {
+					b.Fatal(err)
+				}
+				floor += time.Since(start)
+				n++
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(ours.Milliseconds())/float64(n)/1000, "s")
+			b.ReportMetric(float64(floor.Microseconds())/float64(n)/1000, "floor-ms")
+		})
+	}
+	out, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	warm := strings.TrimSpace(string(out))
+	measure("downloaded", sums, "using cfa_1.2.3", func() string { return warm })
+	measure("built", nil, "building from source", func() string { return warm })
+	measure("built-anew", nil, "building from source", b.TempDir)
 }
 
 // BenchmarkSize is the size of cfa as it is released: stripped, without paths.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/continuousauth/action/internal/release/githubtest"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, nil) }
@@ -29,12 +31,12 @@ func TestScripts(t *testing.T) {
 			if err := os.MkdirAll(www, 0o700); err != nil {
 				return err
 			}
-			g := newGitHub(e.T().(testing.TB), e.WorkDir, www)
+			g := githubtest.New(e.T().(testing.TB), e.WorkDir, www)
 			e.Values[hub{}], e.Values[tb{}] = g, e.T()
-			e.Vars = append(e.Vars, g.env(e.WorkDir)...)
+			e.Vars = append(e.Vars, g.Env()...)
 			e.Setenv("ROOT", root(e.T().(testing.TB)))
 			e.Setenv("HOME", e.WorkDir)
-			return os.WriteFile(filepath.Join(e.WorkDir, "wgetrc"), []byte("ca_certificate = "+g.ca+"\n"), 0o600)
+			return nil
 		},
 		Condition: func(name string) (bool, error) {
 			switch name {
@@ -53,14 +55,14 @@ func TestScripts(t *testing.T) {
 				if neg || len(args) != 1 {
 					ts.Fatalf("usage: github MODE")
 				}
-				ts.Value(hub{}).(*github).set(ts.Value(tb{}).(testing.TB), args[0])
+				ts.Value(hub{}).(*githubtest.Server).Set(ts.Value(tb{}).(testing.TB), args[0])
 			},
 			// heard TEXT: whether a request to the stand-in, or to its proxy, has TEXT
 			"heard": func(ts *testscript.TestScript, neg bool, args []string) {
 				if len(args) != 1 {
 					ts.Fatalf("usage: [!] heard TEXT")
 				}
-				if log := ts.Value(hub{}).(*github).heard(); strings.Contains(log, args[0]) == neg {
+				if log := ts.Value(hub{}).(*githubtest.Server).Heard(); strings.Contains(log, args[0]) == neg {
 					ts.Fatalf("heard %q: want %v; it was asked for:\n%s", args[0], !neg, log)
 				}
 			},

@@ -1,9 +1,11 @@
-package release
-
-// A stand-in for github.com: its real name, its real addresses, TLS with a
-// certificate that a client has to verify, and the redirection to another host
-// that it answers downloads with. Programs reach it as they would reach the real
-// one behind a company's proxy, so not a line of theirs is different for a test.
+// Package githubtest is a stand-in for github.com as the place that releases are
+// downloaded from: its real name, its real addresses, TLS with a certificate that
+// a client has to verify, and the redirection to another host that it answers
+// downloads with.
+//
+// The rule it keeps: programs reach it as they would reach the real one behind a
+// company's proxy, so not a line of theirs is different for a test.
+package githubtest
 
 import (
 	"crypto/ecdsa"
@@ -33,8 +35,9 @@ const (
 	store = "release-assets.githubusercontent.com"
 )
 
-// github serves www, whose files are named as the last part of their address.
-type github struct {
+// Server serves the files of a folder, each by the last part of its address.
+type Server struct {
+	dir   string
 	proxy string // address of the proxy through which it is reached
 	ca    string // file with the authority that signed its certificate
 
@@ -54,13 +57,17 @@ var modes = []string{
 	"unproven", // with a certificate that nobody signed
 }
 
-func newGitHub(t testing.TB, dir, www string) *github {
+// New starts one for the files of www, and puts what its clients need into dir. It
+// ends with the test.
+func New(t testing.TB, dir, www string) *Server {
 	t.Helper()
-	g := &github{ca: filepath.Join(dir, "ca.pem"), mode: "whole"}
+	g := &Server{dir: dir, ca: filepath.Join(dir, "ca.pem"), mode: "whole"}
 	proven, authority := certificate(t)
 	unproven, _ := certificate(t)
-	if err := os.WriteFile(g.ca, authority, 0o600); err != nil {
-		t.Fatal(err)
+	for name, data := range map[string][]byte{g.ca: authority, filepath.Join(dir, "wgetrc"): []byte("ca_certificate = " + g.ca + "\n")} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(w, r, www) }))
@@ -108,21 +115,22 @@ func newGitHub(t testing.TB, dir, www string) *github {
 	return g
 }
 
-// env is what a program needs to find its way there.
-func (g *github) env(dir string) []string {
+// Env is what curl and wget need to find their way there.
+func (g *Server) Env() []string {
 	return []string{
 		"https_proxy=" + g.proxy, "HTTPS_PROXY=" + g.proxy, "http_proxy=" + g.proxy, "no_proxy=", "NO_PROXY=",
-		"CURL_CA_BUNDLE=" + g.ca, "CURL_HOME=" + dir, "WGETRC=" + filepath.Join(dir, "wgetrc"),
+		"CURL_CA_BUNDLE=" + g.ca, "CURL_HOME=" + g.dir, "WGETRC=" + filepath.Join(g.dir, "wgetrc"),
 	}
 }
 
-func (g *github) is(mode string) bool {
+func (g *Server) is(mode string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.mode == mode
 }
 
-func (g *github) set(t testing.TB, mode string) {
+// Set says how it answers from now on: one of modes.
+func (g *Server) Set(t testing.TB, mode string) {
 	t.Helper()
 	if !slices.Contains(modes, mode) {
 		t.Fatalf("the stand-in for github.com knows no %q", mode)
@@ -132,13 +140,14 @@ func (g *github) set(t testing.TB, mode string) {
 	g.mode = mode
 }
 
-func (g *github) heard() string {
+// Heard is what it, and its proxy, have been asked for.
+func (g *Server) Heard() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return strings.Join(slices.Concat(g.opened, g.asked), "\n") + "\n"
 }
 
-func (g *github) serve(w http.ResponseWriter, r *http.Request, www string) {
+func (g *Server) serve(w http.ResponseWriter, r *http.Request, www string) {
 	g.mu.Lock()
 	g.asked = append(g.asked, "GET "+r.Host+r.URL.Path)
 	mode := g.mode
