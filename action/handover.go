@@ -4,6 +4,7 @@ package main
 // comes first, so that nothing which goes wrong afterwards can log the code.
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -25,7 +26,8 @@ type handover struct {
 	github string    // path of $GITHUB_OUTPUT; empty: stdout
 	out    io.Writer // stdout
 	mask   io.Writer // where the CI reads the command that masks
-	masker func(code string) (line string, ok bool)
+	ci     *ci.Provider
+	env    ci.Env
 }
 
 // newHandover chooses, and checks before anything is asked that a code can be
@@ -34,18 +36,22 @@ func newHandover(output string, p *ci.Provider, io stdio) (*handover, error) {
 	path := io.getenv("GITHUB_OUTPUT")
 	if output == "" {
 		output = outputStdout
-		if p.Name == "github" && path != "" {
+		if p.Outputs && path != "" {
 			output = outputGitHub
 		}
+	}
+	env := ci.Env{Getenv: io.getenv}
+	if err := p.ReadyToHide(env); err != nil {
+		return nil, usage("%w", err)
 	}
 	switch {
 	case output == outputStdout:
 		// The code alone stands on stdout; the runner reads commands from
 		// stderr as well.
-		return &handover{out: io.out, mask: io.err, masker: p.Mask}, nil
+		return &handover{out: io.out, mask: io.err, ci: p, env: env}, nil
 	case output != outputGitHub:
 		return nil, usage("--output is github or stdout")
-	case p.Name != "github":
+	case !p.Outputs:
 		return nil, usage("--output github, but this is a job on %s; use --output stdout", p.Title)
 	case path == "":
 		return nil, usage("--output github, but GITHUB_OUTPUT is not set; run cfa in a step of the workflow, or use --output stdout")
@@ -57,28 +63,20 @@ func newHandover(output string, p *ci.Provider, io stdio) (*handover, error) {
 	if err := f.Close(); err != nil {
 		return nil, usage("GITHUB_OUTPUT cannot be written: %w", err)
 	}
-	return &handover{github: path, out: io.out, mask: io.out, masker: p.Mask}, nil
+	return &handover{github: path, out: io.out, mask: io.out, ci: p, env: env}, nil
 }
 
 // masks says whether this CI can hide the code in its log.
-func (h *handover) masks() bool {
-	_, ok := h.masker("x")
-	return ok
-}
+func (h *handover) masks() bool { return h.ci.Hides() }
 
 // conceal has the CI hide a code in its log from now on, where it can.
 func (h *handover) conceal(code string) (hidden bool, err error) {
-	line, ok := h.masker(code)
-	if !ok {
-		return false, nil
-	}
-	if strings.ContainsAny(line, "\r\n") {
-		return false, errors.New("the command that masks the code has more than one line")
-	}
-	if _, err := io.WriteString(h.mask, line+"\n"); err != nil {
+	// Whether or not the job is being stopped by now: what is printed is hidden.
+	hidden, err = h.ci.Hide(context.Background(), h.env, h.mask, code)
+	if err != nil {
 		return false, fmt.Errorf("the code could not be masked: %w", err)
 	}
-	return true, nil
+	return hidden, nil
 }
 
 // code hands the code over. name is the request's.

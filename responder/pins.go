@@ -44,9 +44,10 @@ type pinsFile struct {
 // issuerEntry is an issuer that no CI's name stands for: an enterprise server,
 // a development issuer.
 type issuerEntry struct {
-	Name     string `yaml:"name"`
-	Provider string `yaml:"provider"`
-	URL      string `yaml:"url"`
+	Name     string   `yaml:"name"`
+	Provider string   `yaml:"provider"`
+	URL      string   `yaml:"url"`
+	IDs      []string `yaml:"ids,omitempty,flow"` // generic, jenkins: further claims that every pin has to name
 }
 
 func (e issuerEntry) issuer() (trust.Issuer, error) {
@@ -57,6 +58,10 @@ func (e issuerEntry) issuer() (trust.Issuer, error) {
 			known = append(known, p.Name)
 		}
 		return trust.Issuer{}, fmt.Errorf("issuer %s: %q is no CI that is known here (%s)", wire.CleanName(e.Name, 63), wire.CleanName(e.Provider, 40), strings.Join(known, ", "))
+	}
+	p, err := p.Requiring(e.IDs)
+	if err != nil {
+		return trust.Issuer{}, fmt.Errorf("issuer %s: ids: %s", wire.CleanName(e.Name, 63), wire.Clean(err.Error(), 300))
 	}
 	return trust.Issuer{Name: e.Name, Provider: p, URL: e.URL}, nil
 }
@@ -70,7 +75,7 @@ func parseIssuer(s string) (issuerEntry, error) {
 		return issuerEntry{}, usage("issuer %q: write NAME=URL or NAME:CI=URL, for example ghes:github=https://github.example.com/_services/token", wire.Clean(s, 200))
 	}
 	if provider == "" {
-		if provider = ci.Providers[0].Name; ci.Find(name) != nil {
+		if provider = "github"; ci.Find(name) != nil {
 			provider = name
 		}
 	}
@@ -311,6 +316,9 @@ func (c *pinsListCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 	}
 	for _, e := range f.Issuers {
 		fmt.Fprintf(std.out, "issuer %s: %s (%s)\n", e.Name, e.URL, e.Provider)
+		if len(e.IDs) > 0 {
+			fmt.Fprintf(std.out, "  %-22s %s\n", "every pin names", strings.Join(e.IDs, ", "))
+		}
 	}
 	for _, project := range slices.Sorted(maps.Keys(f.Pins)) {
 		for i, r := range f.Pins[project] {
@@ -349,7 +357,7 @@ func printRule(w io.Writer, r trust.Rule) {
 type pinsAddCmd struct {
 	Project string `arg:"" help:"The project, as the relay calls it."`
 
-	Provider string `help:"Whose ID tokens: github, circleci, or a name given with cfa-responder pins issuer. Default: github." default:"github" placeholder:"NAME"`
+	Provider string `help:"Whose ID tokens: github, circleci, gitlab, buildkite, google-cloud-build, or a name given with cfa-responder pins issuer. Default: github." default:"github" placeholder:"NAME"`
 
 	Repository        string   `help:"The repository, OWNER/NAME." placeholder:"OWNER/NAME"`
 	RepositoryID      string   `help:"Its id, which stays when the name changes hands: gh api repos/OWNER/NAME --jq .id" placeholder:"ID"`
@@ -619,10 +627,11 @@ func (c *pinsRemoveCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 }
 
 type pinsIssuerCmd struct {
-	Name     string `help:"What pins call it." required:"" placeholder:"NAME"`
-	Provider string `help:"Which CI it is: github, circleci. Default: github." default:"github" placeholder:"NAME"`
-	URL      string `help:"The exact issuer of its ID tokens, such as https://github.example.com/_services/token." placeholder:"URL"`
-	Remove   bool   `help:"Forget it."`
+	Name     string   `help:"What pins call it." required:"" placeholder:"NAME"`
+	Provider string   `help:"Which CI it is: github, circleci, forgejo, gitlab, jenkins, generic, ... Default: github." default:"github" placeholder:"NAME"`
+	URL      string   `help:"The exact issuer of its ID tokens, such as https://github.example.com/_services/token." placeholder:"URL"`
+	ID       []string `name:"id" help:"generic and jenkins: a further claim that every pin has to name; again for another." placeholder:"CLAIM"`
+	Remove   bool     `help:"Forget it."`
 }
 
 func (c *pinsIssuerCmd) Run(parent *pinsCmd, std stdio, env environ) error {
@@ -641,7 +650,7 @@ func (c *pinsIssuerCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 	case ci.Find(c.Name) != nil:
 		return usage("%s alone stands for that CI's own issuer; give this one another name, such as my-%s", c.Name, c.Name)
 	default:
-		f.Issuers = append(f.Issuers, issuerEntry{Name: c.Name, Provider: c.Provider, URL: c.URL})
+		f.Issuers = append(f.Issuers, issuerEntry{Name: c.Name, Provider: c.Provider, URL: c.URL, IDs: c.ID})
 	}
 	if _, err := f.compile(nil); err != nil {
 		return usage("%w", err)

@@ -96,6 +96,7 @@ type IssuerEntry struct {
 	Provider string   `yaml:"provider"`
 	URL      string   `yaml:"url"`
 	Algs     []string `yaml:"algs"`
+	IDs      []string `yaml:"ids"` // generic, jenkins: further claims that every rule has to name
 }
 
 // UnmarshalYAML takes a word or a mapping.
@@ -105,8 +106,8 @@ func (e *IssuerEntry) UnmarshalYAML(n *yaml.Node) error {
 		return nil
 	}
 	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
-		if k := n.Content[i]; !slices.Contains([]string{"name", "provider", "url", "algs"}, k.Value) {
-			return fmt.Errorf("line %d: an issuer has name, provider, url and algs, not %q", k.Line, wire.Clean(k.Value, 40))
+		if k := n.Content[i]; !slices.Contains([]string{"name", "provider", "url", "algs", "ids"}, k.Value) {
+			return fmt.Errorf("line %d: an issuer has name, provider, url, algs and ids, not %q", k.Line, wire.Clean(k.Value, 40))
 		}
 	}
 	type plain IssuerEntry
@@ -446,8 +447,15 @@ func (c *Config) compileIssuers(at func(string, string, ...any) error) error {
 		if url == "" {
 			url = p.Issuer
 		}
-		if url == "" {
-			return at(path, "%s has no issuer of its own for all; give its url", p.Title)
+		switch {
+		case p.Unusable != "":
+			return at(path, "%s", p.Unusable)
+		case url == "":
+			return at(path, "%s has no issuer that is the same for all; write {name: ..., provider: %s, url: ...}", p.Title, p.Name)
+		}
+		p, err := p.Requiring(e.IDs)
+		if err != nil {
+			return at(path, "ids: %s", wire.Clean(err.Error(), 300))
 		}
 		name := e.Name
 		if name == "" {

@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -29,9 +30,10 @@ type Provider struct {
 	// reads ("GitHub Actions").
 	Name, Title string
 
-	// Issuer is the exact issuer that Name alone stands for. Other instances
-	// of the same system (an enterprise server) use this row with an issuer of
-	// their own, which only configuration can name.
+	// Issuer is the exact issuer that Name alone stands for; empty where each
+	// organization or server has its own. Other instances of the same system
+	// (an enterprise server) use this row with an issuer of their own, which
+	// only configuration can name.
 	Issuer string
 
 	// Issuers gives further exact issuers that follow from the ids that a rule
@@ -44,6 +46,11 @@ type Provider struct {
 	// time, so that the audience can name the job's key. A token of such a
 	// provider is never accepted without that.
 	Bound bool
+
+	// Unusable, if set, says why no token of this CI can be for a relay, and
+	// what its users can do. Such a row is there to say so: no issuer of it is
+	// accepted, and Token fails.
+	Unusable string
 
 	// Algs are the signature algorithms (RFC 7518 names) the issuer uses.
 	Algs []string
@@ -61,6 +68,10 @@ type Provider struct {
 	// Claims lists the claims that are needed or can be used in a rule, and
 	// their kinds; see [Provider.Check].
 	Claims []Claim
+
+	// Open says that a rule may name claims that are not listed, because whoever
+	// runs the issuer chooses what it says.
+	Open bool
 
 	// Proof lists the claims that, together with iss, say which job this is. A
 	// claim that is absent from two tokens is equal in them.
@@ -84,9 +95,23 @@ type Provider struct {
 	Facts func(Claims) Facts
 
 	// Mask gives the line that, printed to the log, makes this CI hide code in
-	// what is logged from then on. ok is false where that cannot be done: then
-	// the code must not be written to anything that is logged.
+	// what is logged from then on. ok is false where that cannot be done: then,
+	// unless there is a Redactor, the code must not be written to anything that
+	// is logged. Use [Provider.Hide], which knows both ways.
 	Mask func(code string) (line string, ok bool)
+
+	// Redactor is the command that does the same when it is given the code on
+	// its standard input; nil where there is none. Never in its arguments, which
+	// everybody on the machine can read.
+	Redactor []string
+
+	// Outputs says that a step hands values on through the file that
+	// $GITHUB_OUTPUT names.
+	Outputs bool
+
+	// serves says whether an issuer has the form of this CI's. It keeps what
+	// can be bound from being called something that cannot; see [CheckIssuer].
+	serves func(issuer string) bool
 
 	// looks says what Detect looks for, for the error where nothing is found.
 	looks string
@@ -122,8 +147,11 @@ type Facts struct {
 }
 
 // Providers is the table. The first row whose Detect says yes wins, so a row
-// that is more specific than another stands before it.
-var Providers = []*Provider{github, circleCI}
+// that is more specific than another stands before it: Forgejo's jobs say that
+// they run on GitHub too, and what fits every issuer comes last.
+var Providers = []*Provider{
+	forgejo, github, circleCI, gitlab, buildkite, googleCloudBuild, jenkins, azure, bitbucket, semaphore, generic,
+}
 
 // Find returns the row of that name, or nil.
 func Find(name string) *Provider {
@@ -147,7 +175,14 @@ var ErrNotGranted = errors.New("this job may not ask for an ID token")
 func Detect(env Env) (*Provider, error) {
 	var looked []string
 	for _, p := range Providers {
-		if p.Detect(env) {
+		switch {
+		case !p.Detect(env):
+		case p.Unusable != "" && env.given():
+			// A token of some other issuer, in a job whose log is this CI's.
+			g := *generic
+			g.Mask, g.Redactor, g.Outputs = p.Mask, p.Redactor, p.Outputs
+			return &g, nil
+		default:
 			return p, nil
 		}
 		looked = append(looked, p.Title+" ("+p.looks+")")
@@ -171,8 +206,70 @@ func (p *Provider) Check(c Claims) error {
 			return fmt.Errorf("claim %q is missing; every ID token of a %s job has it", want.Name, p.Title)
 		case !want.Kind.of(v):
 			return fmt.Errorf("claim %q is %s; in an ID token of a %s job it is %s", want.Name, kindOf(v), p.Title, want.Kind)
-		case v == "" && slices.Contains(p.IDs, want.Name):
+		case (v == "" || v == nil) && slices.Contains(p.IDs, want.Name):
 			return fmt.Errorf("claim %q is empty; an ID token of a %s job names its id there", want.Name, p.Title)
+		}
+	}
+	return nil
+}
+
+// Requiring is p with further claims that every rule has to name, for an issuer
+// whose claims only its owner knows: each must be there, a text or a number. It
+// is p itself for none.
+func (p *Provider) Requiring(ids []string) (*Provider, error) {
+	if len(ids) == 0 {
+		return p, nil
+	}
+	if !p.Open {
+		return nil, fmt.Errorf("%s knows which claims its rules have to name; leave ids out", p.Title)
+	}
+	more := *p
+	more.IDs, more.Claims = slices.Clone(p.IDs), slices.Clone(p.Claims)
+	for _, id := range ids {
+		switch {
+		case !claimName.MatchString(id):
+			return nil, fmt.Errorf("%q is not a claim's name", id)
+		case slices.Contains(more.IDs, id):
+			return nil, fmt.Errorf("the claim %s stands there twice, or every rule must name it in any case", id)
+		case slices.Contains([]string{"iss", "aud", "exp", "iat", "nbf", "jti"}, id):
+			return nil, fmt.Errorf("the claim %s is no id: it is checked by itself, or is another in every token", id)
+		}
+		more.IDs = append(more.IDs, id)
+		more.Claims = slices.DeleteFunc(more.Claims, func(c Claim) bool { return c.Name == id })
+		more.Claims = append(more.Claims, Claim{Name: id, Kind: Scalar})
+	}
+	return &more, nil
+}
+
+var claimName = regexp.MustCompile(`^[A-Za-z0-9_:/.-]{1,100}$`)
+
+// Claim finds what p says of a claim by its full name. Of an open row it is also
+// any name that a claim can have.
+func (p *Provider) Claim(name string) (Claim, bool) {
+	for _, c := range p.Claims {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	if p.Open && claimName.MatchString(name) {
+		return Claim{Name: name, Kind: Any, Optional: true}, true
+	}
+	return Claim{}, false
+}
+
+// CheckIssuer says whether tokens of that issuer may be read as p's. Where a CI
+// can name the job's key, nobody may call it one that cannot: a token with the
+// audience of a relay alone would then be taken from whoever has it.
+func (p *Provider) CheckIssuer(issuer string) error {
+	if p.Unusable != "" {
+		return errors.New(p.Unusable)
+	}
+	if p.Bound {
+		return nil
+	}
+	for _, other := range Providers {
+		if other.Bound && other.serves != nil && other.serves(issuer) {
+			return fmt.Errorf("this is an issuer of %s, whose tokens can name the job's key: write %s for the provider, so that they must", other.Title, other.Name)
 		}
 	}
 	return nil

@@ -6,19 +6,15 @@
 package ci
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"strings"
-	"time"
 )
 
 const (
-	circleTry    = 15 * time.Second
 	circleIssuer = "https://oidc.circleci.com"
 	circlePrefix = "oidc.circleci.com/" // of every claim of CircleCI's own
 )
@@ -79,12 +75,13 @@ var circleCI = &Provider{
 	Facts: circleFacts,
 	// What is printed goes to the log as it is; only what stands in the
 	// project's settings is masked there.
-	Mask: func(string) (string, bool) { return "", false },
+	Mask:   noMask,
+	serves: func(issuer string) bool { return issuer == circleIssuer || strings.HasPrefix(issuer, circleIssuer+"/") },
 }
 
-// ErrNoCommand means that the command which gives ID tokens in a CircleCI job is
-// not there; the error around it says what to do.
-var ErrNoCommand = errors.New("the `circleci` command was not found")
+// ErrNoCommand means that the command which gives ID tokens in a job is not
+// there; the error around it says which, and what to do.
+var ErrNoCommand = errors.New("command was not found")
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
@@ -125,30 +122,10 @@ func circleToken(ctx context.Context, env Env, audience string) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("audience: %w", err)
 	}
-	return env.retry(ctx, circleTry, func(ctx context.Context) (string, error) {
-		out, err := env.run(ctx, "circleci", "run", "oidc", "get", "--claims", string(claims))
-		switch {
-		case errors.Is(err, exec.ErrNotFound):
-			return "", final{fmt.Errorf("%w: `circleci` is not on the PATH; every job on CircleCI has it, so run this in a step of the job itself (not in a container or under sudo), and keep what PATH holds", ErrNoCommand)}
-		case ctx.Err() != nil:
-			return "", fmt.Errorf("`circleci run oidc get` did not end within %v", circleTry)
-		case err != nil:
-			// Not its words: a program's error can hold what it printed.
-			status := "failed"
-			if x, ok := errors.AsType[*exec.ExitError](err); ok {
-				status = fmt.Sprintf("ended with status %d", x.ExitCode())
-			}
-			return "", fmt.Errorf("`circleci run oidc get` %s; builds of forked pull requests get no ID token unless the project gives them its secrets", status)
-		case len(out) > maxAnswer:
-			return "", final{fmt.Errorf("`circleci run oidc get` printed more than %d bytes", maxAnswer)}
-		}
-		token := string(bytes.TrimSpace(out))
-		if token == "" {
-			return "", final{errors.New("`circleci run oidc get` printed no token")}
-		}
-		if err := ours(token, audience); err != nil {
-			return "", final{err}
-		}
-		return token, nil
-	})
+	c := tokenCommand{
+		shown:   "circleci run oidc get",
+		missing: fmt.Errorf("the `circleci` %w: it is not on the PATH; every job on CircleCI has it, so run this in a step of the job itself (not in a container or under sudo), and keep what PATH holds", ErrNoCommand),
+		failed:  "builds of forked pull requests get no ID token unless the project gives them its secrets",
+	}
+	return c.run(ctx, env, audience, "circleci", "run", "oidc", "get", "--claims", string(claims))
 }

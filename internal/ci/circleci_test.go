@@ -131,6 +131,14 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 		}
+	case "redact":
+		in, err := io.ReadAll(os.Stdin)
+		if err == nil {
+			err = os.WriteFile(os.Getenv("CFA_TEST_OUT"), fmt.Appendf(nil, "%q %s", os.Args[1:], in), 0o600)
+		}
+		if err != nil {
+			os.Exit(1)
+		}
 	case "hang":
 		time.Sleep(time.Hour) // until it is killed
 	default:

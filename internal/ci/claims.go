@@ -80,6 +80,9 @@ const (
 	String  Kind = iota
 	Bool         // true or false, not the strings
 	Strings      // an array of strings
+	Number       // a number, as it is written
+	Scalar       // a string, a boolean or a number
+	Any          // whatever it is, null too
 )
 
 // String names the kind for an error: "a string".
@@ -91,16 +94,27 @@ func (k Kind) String() string {
 		return "a boolean"
 	case Strings:
 		return "an array of strings"
+	case Number:
+		return "a number"
+	case Scalar:
+		return "a string, a boolean or a number"
+	case Any:
+		return "anything"
 	}
 	return "of an unknown kind"
 }
 
 func (k Kind) of(v any) bool {
+	if k == Any {
+		return true
+	}
 	switch v := v.(type) {
 	case string:
-		return k == String
+		return k == String || k == Scalar
 	case bool:
-		return k == Bool
+		return k == Bool || k == Scalar
+	case json.Number:
+		return k == Number || k == Scalar
 	case []any:
 		for _, e := range v {
 			if _, ok := e.(string); !ok {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 )
 
@@ -31,6 +32,10 @@ type Env struct {
 	// Run runs a program and returns its standard output, at most 64 KiB. nil:
 	// os/exec, which throws its standard error away (it may hold a token).
 	Run func(ctx context.Context, name string, args ...string) (stdout []byte, err error)
+
+	// Feed runs a program that is given input on its standard input. nil:
+	// os/exec, which throws away what it prints (it may hold the input).
+	Feed func(ctx context.Context, input, name string, args ...string) error
 
 	// Wait waits between tries, or returns the context's error. nil: a timer.
 	Wait func(ctx context.Context, d time.Duration) error
@@ -70,6 +75,16 @@ func (e Env) run(ctx context.Context, name string, args ...string) ([]byte, erro
 		return nil, err
 	}
 	return out.buf.Bytes(), nil
+}
+
+func (e Env) feed(ctx context.Context, input, name string, args ...string) error {
+	if e.Feed != nil {
+		return e.Feed(ctx, input, name, args...)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = strings.NewReader(input)
+	cmd.WaitDelay = time.Second
+	return cmd.Run()
 }
 
 var errTooLong = errors.New("the answer is too long")

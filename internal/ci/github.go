@@ -8,20 +8,11 @@ package ci
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
-
-const githubTry = 10 * time.Second
 
 var github = &Provider{
 	Name:   "github",
@@ -74,7 +65,9 @@ var github = &Provider{
 	Fold:    []string{"repository", "repository_owner", "environment"},
 	Hazards: githubHazards,
 	Facts:   githubFacts,
-	Mask:    githubMask,
+	Mask:    addMask,
+	Outputs: true,
+	serves:  func(issuer string) bool { return githubServer(issuer) != "" },
 }
 
 var githubHazards = []Hazard{
@@ -225,141 +218,7 @@ func githubServer(issuer string) string {
 	return ""
 }
 
-// githubMask is the add-mask workflow command. The runner turns %25 back last,
-// so % is escaped first. It does not mask what is blank.
-func githubMask(code string) (string, bool) {
-	if strings.TrimSpace(code) == "" {
-		return "", false
-	}
-	return "::add-mask::" + strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace(code), true
-}
-
-// githubToken asks the runner's token service:
-// GET $ACTIONS_ID_TOKEN_REQUEST_URL&audience=A with the bearer token of
-// $ACTIONS_ID_TOKEN_REQUEST_TOKEN gives {"value": "<token>"}.
+// githubToken asks the runner's token service.
 func githubToken(ctx context.Context, env Env, audience string) (string, error) {
-	const grant = "add `permissions: id-token: write` to the job (a pull request from a fork never gets an ID token)"
-	if audience == "" {
-		return "", errors.New("an ID token needs an audience: without one GitHub gives a token that others accept too")
-	}
-	for _, name := range []string{"ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"} {
-		if env.get(name) == "" {
-			return "", fmt.Errorf("%w: %s is not set; %s", ErrNotGranted, name, grant)
-		}
-	}
-	u, err := url.Parse(env.get("ACTIONS_ID_TOKEN_REQUEST_URL"))
-	if err != nil || u.Host == "" {
-		return "", errors.New("ACTIONS_ID_TOKEN_REQUEST_URL is not an address")
-	}
-	if u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) {
-		return "", errors.New("ACTIONS_ID_TOKEN_REQUEST_URL is not https: the job's credential is not sent in the clear")
-	}
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
-	}
-	u.RawQuery += "audience=" + url.QueryEscape(audience)
-	client := tokenClient(env.HTTP)
-
-	return env.retry(ctx, githubTry, func(ctx context.Context) (string, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-		if err != nil {
-			return "", final{errors.New("ACTIONS_ID_TOKEN_REQUEST_URL is not an address")}
-		}
-		req.Header.Set("Authorization", "Bearer "+env.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN"))
-		req.Header.Set("Accept", "application/json")
-		// A try must not be sent down the connection on which the last one hung.
-		req.Close = true
-		resp, err := client.Do(req)
-		if err != nil {
-			return "", tokenFailure(err)
-		}
-		defer resp.Body.Close()
-		switch code := resp.StatusCode; {
-		case code == http.StatusOK:
-		case code == http.StatusUnauthorized, code == http.StatusForbidden:
-			return "", final{fmt.Errorf("%w: GitHub's token service answered %d; %s", ErrNotGranted, code, grant)}
-		case code == http.StatusTooManyRequests, code >= 500:
-			return "", fmt.Errorf("GitHub's token service answered %d", code)
-		default:
-			return "", final{fmt.Errorf("GitHub's token service answered %d", code)}
-		}
-		body, err := readAll(resp.Body)
-		if errors.Is(err, errTooLong) {
-			return "", final{fmt.Errorf("GitHub's token service answered with more than %d bytes", maxAnswer)}
-		} else if err != nil {
-			return "", tokenFailure(err)
-		}
-		answer, err := decode(body, maxAnswer)
-		if err != nil {
-			// Not the reason: it can quote names out of the answer.
-			return "", final{errors.New("GitHub's token service did not answer with the JSON object that was expected")}
-		}
-		token, _ := answer.String("value")
-		if token == "" {
-			return "", final{errors.New("GitHub's token service answered without a token")}
-		}
-		if err := ours(token, audience); err != nil {
-			return "", final{err}
-		}
-		return token, nil
-	})
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || (ip != nil && ip.IsLoopback())
-}
-
-var errRedirect = errors.New("redirected to another host")
-
-// tokenClient is the given client, or one of our own, that follows redirects to
-// the same scheme, host and port only: anything else would take the job's
-// credential there.
-func tokenClient(given *http.Client) *http.Client {
-	c := http.Client{
-		Timeout: githubTry,
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			TLSHandshakeTimeout:    githubTry,
-			ForceAttemptHTTP2:      true,
-			MaxResponseHeaderBytes: maxAnswer,
-		},
-	}
-	if given != nil {
-		c = *given
-	}
-	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		if len(via) > 3 || req.URL.Scheme != via[0].URL.Scheme || req.URL.Host != via[0].URL.Host {
-			return errRedirect
-		}
-		return nil
-	}
-	return &c
-}
-
-// tokenFailure says what went wrong in words of our own: net/http's errors
-// quote what a server sent, and the address of a redirect, where a server can
-// write the credential that it was shown.
-func tokenFailure(err error) error {
-	const who = "GitHub's token service"
-	if errors.Is(err, errRedirect) {
-		return final{errors.New(who + " redirected to another host; the job's credential is not sent there")}
-	}
-	if t, ok := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || (ok && t.Timeout()) {
-		return errors.New(who + " did not answer in time")
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		reason := "its name or its time does not fit"
-		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-			reason = "it is signed by an authority that this machine does not know"
-		}
-		return final{errors.New(who + " shows a TLS certificate that is not trusted: " + reason)}
-	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return errors.New(who + " was not reached: its name was not found")
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return errors.New(who + " was not reached: the connection was refused or there is no way to it")
-	}
-	return errors.New(who + " broke the connection before it had answered")
+	return actionsToken(ctx, env, audience, "GitHub", "add `permissions: id-token: write` to the job (a pull request from a fork never gets an ID token)")
 }

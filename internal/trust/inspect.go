@@ -79,7 +79,7 @@ func (v *Verifier) Inspect(ctx context.Context, raw string, p *Policy) Inspectio
 	}
 	aud, _ := t.audience()
 	add(CodeAudience, v.audience(t, issuer, ""), fmt.Sprintf("the audience is %s", shown(aud)))
-	issued, expires, err := t.times(v.now())
+	issued, expires, err := t.times(v.now(), issuer.Provider.Bound)
 	add(CodeTime, err, fmt.Sprintf("issued %s, expires %s", stamp(issued), stamp(expires)))
 	if err := checkClaims(t, issuer); !add(CodeClaim, err, "every claim that a job's ID token needs is there, and of its type") {
 		return in

@@ -78,7 +78,8 @@ type keySet struct {
 
 // NewKeys takes the issuers, and fetches nothing yet. It refuses an issuer whose
 // URL is not exactly of the form https://HOST[:PORT][/PATH] (http on a loopback
-// address, for development) and one that stands there twice.
+// address, for development), one that stands there twice, and one whose tokens
+// its provider's row must not be used for ([ci.Provider.CheckIssuer]).
 func NewKeys(issuers []Issuer, o KeysOptions) (*Keys, error) {
 	k := &Keys{sets: map[string]*keySet{}, now: o.Now, log: o.Log, http: client(o.HTTP)}
 	if k.now == nil {
@@ -97,6 +98,9 @@ func NewKeys(issuers []Issuer, o KeysOptions) (*Keys, error) {
 		}
 		local, err := checkIssuer(i.URL)
 		if err != nil {
+			return nil, fmt.Errorf("issuer %s: %w", shown(i.URL), err)
+		}
+		if err := i.Provider.CheckIssuer(i.URL); err != nil {
 			return nil, fmt.Errorf("issuer %s: %w", shown(i.URL), err)
 		}
 		for _, alg := range i.algs() {

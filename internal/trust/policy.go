@@ -5,6 +5,7 @@ package trust
 // where a person reads the error, and not when a job comes.
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -208,7 +209,8 @@ func (c *compiler) want(name string, values []Value, p *ci.Provider) (*want, err
 	if err != nil {
 		return nil, err
 	}
-	if why, not := notForRules[claim.Name]; not {
+	// Where a CI has no better id, its row says so.
+	if why, not := notForRules[claim.Name]; not && !slices.Contains(p.IDs, claim.Name) {
 		return nil, c.at(at, "%s is nothing to decide on: %s", claim.Name, why)
 	}
 	if len(values) == 0 || len(values) > maxValues {
@@ -233,7 +235,7 @@ func (c *compiler) want(name string, values []Value, p *ci.Provider) (*want, err
 			w.patterns = append(w.patterns, compiled)
 		case claim.Kind == ci.Bool && v.Text != "true" && v.Text != "false":
 			return nil, c.at(v.Line, "%s is a boolean: write true or false", name)
-		case claim.Kind != ci.Bool && v.boolean:
+		case v.boolean && claim.Kind != ci.Bool && claim.Kind != ci.Scalar && claim.Kind != ci.Any:
 			return nil, c.at(v.Line, "%s is a text: write %q, in quotes", name, v.Text)
 		default:
 			w.exact = append(w.exact, v.Text)
@@ -271,6 +273,9 @@ func (c *compiler) claim(name string, at int, p *ci.Provider) (ci.Claim, error) 
 		return found[0], nil
 	case len(found) > 1:
 		return ci.Claim{}, c.at(at, "%s can mean several claims of %s; write the full name", shown(name), p.Title)
+	}
+	if claim, ok := p.Claim(name); ok {
+		return claim, nil
 	}
 	if hint := suggest(name, known); hint != "" {
 		return ci.Claim{}, c.at(at, "%s has no claim %s that a rule can name%s", p.Title, shown(name), hint)
@@ -414,6 +419,11 @@ func (w *want) mismatch(claims ci.Claims) string {
 		}
 	case bool:
 		if w.fits(fmt.Sprint(v)) {
+			return ""
+		}
+	case json.Number:
+		// As it is written: another spelling of the same number does not fit.
+		if w.fits(v.String()) {
 			return ""
 		}
 	case []any:

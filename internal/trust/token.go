@@ -144,13 +144,15 @@ func (t *token) audience() (string, error) {
 // their tokens live from five minutes to six hours.
 const (
 	aheadMost = 60 * time.Second  // iat and nbf may lie this far ahead
-	ageMost   = 600 * time.Second // and iat this far back, whatever exp says
+	ageMost   = 600 * time.Second // and iat this far back, whatever exp says, where a job can ask for a fresh one
 	lifeMost  = 24 * time.Hour    // exp after iat: an issuer that gives more is not understood here
 )
 
 // times checks iat, nbf and exp, and returns iat and exp. There is no leeway on
-// exp: a job fetches a token just before it uses it.
-func (t *token) times(now time.Time) (issued, expires time.Time, err error) {
+// exp: a job fetches a token just before it uses it. Where it cannot, because its
+// CI makes the token before the job runs, the token's own time limit holds: a job
+// that has built for an hour has no younger one.
+func (t *token) times(now time.Time, bound bool) (issued, expires time.Time, err error) {
 	issued, there, err := t.seconds("iat")
 	if err == nil && !there {
 		err = refuse(CodeTime, "the ID token does not say when it was issued (iat)", asGiven)
@@ -174,7 +176,7 @@ func (t *token) times(now time.Time) (issued, expires time.Time, err error) {
 	switch {
 	case issued.After(now.Add(aheadMost)):
 		return issued, expires, refuse(CodeTime, fmt.Sprintf("the ID token was issued %s from now; at most %s are accepted", span(issued.Sub(now)), span(aheadMost)), clocks)
-	case issued.Before(now.Add(-ageMost)):
+	case bound && issued.Before(now.Add(-ageMost)):
 		return issued, expires, refuse(CodeTime, fmt.Sprintf("the ID token was issued %s ago; at most %s are accepted, whenever it expires", span(now.Sub(issued)), span(ageMost)), fresh)
 	case there && notBefore.After(now.Add(aheadMost)):
 		return issued, expires, refuse(CodeTime, fmt.Sprintf("the ID token is valid only %s from now (nbf)", span(notBefore.Sub(now))), clocks)

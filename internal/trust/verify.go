@@ -98,7 +98,7 @@ func (v *Verifier) Verify(ctx context.Context, e Evidence) (*Job, error) {
 	if err := v.audience(t, set.issuer, e.Key); err != nil {
 		return nil, err
 	}
-	issued, expires, err := t.times(v.now())
+	issued, expires, err := t.times(v.now(), set.issuer.Provider.Bound)
 	if err != nil {
 		return nil, err
 	}
