@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -454,4 +455,45 @@ func fetch(t *testing.T, url, auth string) (int, string) {
 func jsonInt(n int64) string {
 	b, _ := json.Marshal(n)
 	return string(b)
+}
+
+// Each CI's job gets its token as it does there, and it is one of that CI's.
+func TestEachShapeIsThatOfItsCIsTokens(t *testing.T) {
+	t.Parallel()
+	i := start(t)
+	for _, name := range devissuer.Shapes() {
+		row := ci.Find(name)
+		claims, err := ci.Unverified(mint(t, i, devissuer.Claims(name, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, without := range []string{"", "a claim"} {
+			if without != "" {
+				delete(claims, row.IDs[0])
+			} else if _, there := claims["aud"]; !there {
+				claims["aud"] = audience // the rest have none by default
+			}
+			if err := row.Check(claims); (err == nil) != (without == "") {
+				t.Errorf("%s without %q: %v", name, without, err)
+			}
+		}
+	}
+	for _, p := range ci.Providers {
+		env, err := i.GivenEnv(p.Name, devissuer.Claims("generic", map[string]any{"aud": "cfa:v1:relay.example"}))
+		given := slices.Contains([]string{"gitlab", "jenkins", "generic"}, p.Name)
+		if (err == nil) != given {
+			t.Errorf("%s: %v", p.Name, err)
+		}
+		if !given {
+			continue
+		}
+		found, err := ci.Detect(ci.Env{Getenv: environ(env)})
+		if err != nil || found != p {
+			t.Errorf("%s: found %v, %v", p.Name, found, err)
+			continue
+		}
+		if _, err := found.Token(t.Context(), ci.Env{Getenv: environ(env)}, "cfa:v1:relay.example"); err != nil {
+			t.Errorf("%s: %v", p.Name, err)
+		}
+	}
 }

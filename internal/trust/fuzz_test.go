@@ -56,9 +56,14 @@ func FuzzToken(f *testing.F) {
 		if twice, _ := json.Marshal(map[string]any(other.claims)); string(twice) != string(again) {
 			t.Fatalf("claims changed: %s, %s", again, twice)
 		}
-		if issued, expires, err := tok.times(start); err == nil {
+		if issued, expires, err := tok.times(start, true); err == nil {
 			if issued.After(start.Add(time.Minute)) || issued.Before(start.Add(-10*time.Minute)) || !expires.After(start) || expires.Sub(issued) > 24*time.Hour {
 				t.Fatalf("times %v, %v", issued, expires)
+			}
+		}
+		if issued, expires, err := tok.times(start, false); err == nil {
+			if issued.After(start.Add(time.Minute)) || !expires.After(start) || expires.Sub(issued) > 24*time.Hour {
+				t.Fatalf("times of a token that was given %v, %v", issued, expires)
 			}
 		}
 		if aud, err := tok.audience(); err == nil && aud == "" {

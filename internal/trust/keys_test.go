@@ -87,6 +87,9 @@ func TestAnIssuerThatCouldBeMisreadIsRefused(t *testing.T) {
 		"HS256":                       {[]Issuer{{Provider: row, URL: "https://a.example", Algs: []string{"HS256"}}}, `"HS256" is not accepted`},
 		"none":                        {[]Issuer{{Provider: row, URL: "https://a.example", Algs: []string{"none"}}}, `"none" is not accepted`},
 		"plain key set":               {[]Issuer{{Provider: row, URL: "https://a.example", KeySet: "http://a.example/keys"}}, "plain http"},
+		"a row that refuses":          {[]Issuer{{Provider: ci.Find("bitbucket"), URL: "https://a.example"}}, "its workspace's own audience"},
+		"a bound CI as any issuer":    {[]Issuer{{Name: "x", Provider: ci.Find("generic"), URL: "https://token.actions.githubusercontent.com"}}, "write github for the provider"},
+		"a bound CI as another":       {[]Issuer{{Name: "x", Provider: ci.Find("gitlab"), URL: "https://forge.example.org/api/actions"}}, "write forgejo for the provider"},
 		"key set on loopback":         {[]Issuer{{Provider: row, URL: "https://a.example", KeySet: "http://127.0.0.1/keys"}}, "the issuer is not"},
 	} {
 		if _, err := NewKeys(test.issuers, KeysOptions{}); err == nil || !strings.Contains(err.Error(), test.why) {

@@ -22,7 +22,7 @@ func TestARuleThatIsNotExactlyUnderstoodIsRefusedWithItsLine(t *testing.T) {
 		{"not a mapping", "- github", "line 1", "a rule is a mapping"},
 		{"no provider", "- repository_id: \"1\"", "line 1", "no `provider:`"},
 		{"provider is a number", "- provider: 5", "line 1", "one plain word"},
-		{"unknown provider", "- provider: githib" + ids, "line 1", `"githib" is not the name of an issuer that is configured here; did you mean github? (configured: circleci, github, static)`},
+		{"unknown provider", "- provider: githib" + ids, "line 1", `"githib" is not the name of an issuer that is configured here; did you mean github? (configured: buildkite, circleci, github, gitlab, google-cloud-build, static)`},
 		{"no ids", "- provider: github\n  repository: octo-org/octo-repo", "line 1", "does not name repository_id"},
 		{"no owner id", "- provider: github\n  repository_id: \"1\"", "line 1", "does not name repository_owner_id"},
 		{"only an actor", "- provider: github\n  actor: octocat", "line 1", "does not name repository_id"},
@@ -95,7 +95,7 @@ func TestARuleThatIsNotExactlyUnderstoodIsRefusedWithItsLine(t *testing.T) {
 func TestAllThatIsWrongIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := Compile(map[string][]Rule{
-		"octo": rules(t, "- provider: github\n- provider: gitlab\n"),
+		"octo": rules(t, "- provider: github\n- provider: drone\n"),
 		"none": {},
 		"BAD":  rules(t, "- provider: github"+ids+"ref: x"),
 		"many": make([]Rule, maxRules+1),
@@ -104,7 +104,7 @@ func TestAllThatIsWrongIsSaidAtOnce(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		`project "octo": line 1: the rule does not name repository_id`, `project "octo": line 2: "gitlab" is not`,
+		`project "octo": line 1: the rule does not name repository_id`, `project "octo": line 2: "drone" is not`,
 		`project "none": it has no rules`, `project "BAD": `, `project "many": it has 101 rules`,
 	} {
 		if !strings.Contains(err.Error(), want) {
