@@ -75,7 +75,7 @@ func temporary(r *wire.Refusal) bool {
 
 // noToken is the failure to get an ID token from the CI.
 func noToken(p *ci.Provider, err error) *Failure {
-	if errors.Is(err, ci.ErrNotGranted) {
+	if errors.Is(err, ci.ErrNotGranted) || errors.Is(err, ci.ErrGiven) {
 		return fail(ErrRefused, "no ID token: "+wire.Clean(err.Error(), 600), "")
 	}
 	if errors.Is(err, ci.ErrNoCommand) {

@@ -55,7 +55,7 @@ func (r *Relay) refusal(err error) *wire.Refusal {
 	case errors.Is(err, errUnknown):
 		return &wire.Refusal{Code: wire.RefusedUnknown, Why: errUnknown.Error()}
 	case errors.Is(err, errTokenUsed):
-		return &wire.Refusal{Code: wire.RefusedToken, Why: errTokenUsed.Error(), Mend: "ask with a new token"}
+		return &wire.Refusal{Code: wire.RefusedToken, Why: errTokenUsed.Error(), Mend: "ask with a new token; one that the CI gave the job before it ran is good for one request (on GitLab, a second entry of `id_tokens` is a second token)"}
 	case errors.Is(err, wire.ErrSignature):
 		return &wire.Refusal{Code: wire.RefusedSignature, Why: wire.Clean(err.Error(), 300)}
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, lifecycle.ErrInput):

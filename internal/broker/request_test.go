@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/continuousauth/action/internal/ci"
+	"github.com/continuousauth/action/internal/devissuer"
 	"github.com/continuousauth/action/internal/trust"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -308,15 +309,14 @@ func TestAnUnboundTokenWorksWithOneKeyOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// No provider of the table is such a one yet.
-	unbound := *ci.Find("github")
-	unbound.Bound = false
-	c.issuers[0].Provider = &unbound
+	c.issuers[0].Provider = ci.Find("gitlab")
+	claims := devissuer.Claims("gitlab", nil)
 	rules := map[string][]trust.Rule{}
 	for name, p := range c.Projects {
 		for _, r := range p.CI {
-			r.Allow = []string{"unbound"}
-			rules[name] = append(rules[name], r)
+			rules[name] = append(rules[name], trust.Rule{Provider: r.Provider, Allow: []string{"unbound"}, Claims: map[string][]trust.Value{
+				"project_id": {{Text: claims["project_id"].(string)}}, "namespace_id": {{Text: claims["namespace_id"].(string)}},
+			}})
 		}
 	}
 	if c.policy, err = trust.Compile(rules, c.issuers); err != nil {
@@ -324,11 +324,22 @@ func TestAnUnboundTokenWorksWithOneKeyOnly(t *testing.T) {
 	}
 	f.startConfig(c, Options{})
 
-	token := f.token(rocketRepo, wire.UnboundAudience(relayName), nil)
+	mint := func() string {
+		token, err := f.issuer.Mint(devissuer.Claims("gitlab", map[string]any{"aud": wire.UnboundAudience(relayName)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	token := mint()
 	job := func() *job {
 		j := f.job(rocketRepo, "rocket")
 		j.token = token
-		j.ask("rocket", nil)
+		proof := wire.Proof{"iss": f.issuer.URL()}
+		for _, name := range ci.Find("gitlab").Proof {
+			proof[name] = claims[name].(string)
+		}
+		j.ask("rocket", func(q *wire.Request) { q.Proof = proof })
 		j.connect()
 		return j
 	}
@@ -336,7 +347,7 @@ func TestAnUnboundTokenWorksWithOneKeyOnly(t *testing.T) {
 	must(t, first.send(first.nc))
 	refused(t, second.send(second.nc), wire.RefusedToken, "this ID token was used with another key", "ask with a new token")
 	must(t, first.send(first.nc)) // its own key may use it again
-	second.token = f.token(rocketRepo, wire.UnboundAudience(relayName), nil)
+	second.token = mint()
 	must(t, second.send(second.nc))
 }
 

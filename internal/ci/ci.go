@@ -170,6 +170,10 @@ var ErrNoCI = errors.New("not in a job of a known CI")
 // ID token; the error around it says what to change.
 var ErrNotGranted = errors.New("this job may not ask for an ID token")
 
+// ErrGiven means that the ID token which the job was given before it ran cannot be
+// used; the error around it says why, and what to change.
+var ErrGiven = errors.New("the ID token that this job was given is of no use")
+
 // Detect finds the CI whose job this is. Its error is [ErrNoCI] and lists the
 // CIs that are known and what was looked for.
 func Detect(env Env) (*Provider, error) {

@@ -410,6 +410,9 @@ func TestATokenThatTheJobWasGivenIsTakenOnlyForOurAudienceAlone(t *testing.T) {
 			if tt.want != "" && (err == nil || got != "" || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("%s, %s: %v, want %q", row.p.Name, name, err, tt.want)
 			}
+			if err != nil && errors.Is(err, ErrGiven) == errors.Is(err, ErrNotGranted) {
+				t.Errorf("%s, %s: of no kind, or of both: %v", row.p.Name, name, err)
+			}
 			noSecret(t, err)
 			if err != nil && strings.Contains(err.Error(), strings.Split(token, ".")[1]) {
 				t.Errorf("%s, %s: the error shows the token", row.p.Name, name)

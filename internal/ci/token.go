@@ -252,26 +252,26 @@ func staticToken(env Env, audience, how string) (string, error) {
 	case token == "" && path == "":
 		return "", fmt.Errorf("%w: neither %s nor %s is set; %s, with the audience %s", ErrNotGranted, givenToken, givenFile, how, audience)
 	case token != "" && path != "":
-		return "", fmt.Errorf("%s and %s are both set; set one of them", givenToken, givenFile)
+		return "", fmt.Errorf("%w: %s and %s are both set; set one of them", ErrGiven, givenToken, givenFile)
 	case path != "":
 		from = "the file of " + givenFile
 		var err error
 		if token, err = readTokenFile(path); err != nil {
-			return "", fmt.Errorf("%s %w", from, err)
+			return "", fmt.Errorf("%w: %s %w", ErrGiven, from, err)
 		}
 	}
 	token = strings.TrimSpace(token)
 	claims, err := Unverified(token)
 	if err != nil {
-		return "", fmt.Errorf("what %s holds is not an ID token: %w", from, err)
+		return "", fmt.Errorf("%w: what %s holds is not an ID token: %w", ErrGiven, from, err)
 	}
 	if ours(token, audience) != nil {
-		return "", fmt.Errorf("the ID token in %s is not for the audience %s alone; %s, with that audience and no other", from, audience, how)
+		return "", fmt.Errorf("%w: the ID token in %s is not for the audience %s alone; %s, with that audience and no other", ErrGiven, from, audience, how)
 	}
 	// The relay's refusal of a connection carries no reason.
 	if exp, ok := claims["exp"].(json.Number); ok {
 		if s, err := exp.Int64(); err == nil && time.Since(time.Unix(s, 0)) > time.Minute {
-			return "", fmt.Errorf("the ID token in %s has expired; it was made before the job ran, so give the job a longer time limit, or ask earlier", from)
+			return "", fmt.Errorf("%w: the ID token in %s has expired; it was made before the job ran, so give the job a longer time limit, or ask earlier", ErrGiven, from)
 		}
 	}
 	return token, nil
