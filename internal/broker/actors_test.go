@@ -45,6 +45,7 @@ var setups = []struct {
 }{
 	{"embedded server", startFixture},
 	{"external server", startExternal},
+	{"external server in operator mode", startOperator},
 }
 
 func onEach(t *testing.T, test func(*testing.T, *fixture)) {

@@ -107,6 +107,7 @@ func (r *Relay) callout(m *nats.Msg) {
 	}
 	resp := jwt.NewAuthorizationResponseClaims(req.UserNkey)
 	resp.Audience = req.Server.ID
+	resp.IssuerAccount = r.net.asked
 	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
 	defer cancel()
 	user, what, err := r.admit(ctx, req)
@@ -117,7 +118,7 @@ func (r *Relay) callout(m *nats.Msg) {
 	if err != nil {
 		resp.Error = "refused"
 		r.log.Info("decision", "what", "connect", "as", what, "key", key, "outcome", "refused", "why", logged(err))
-	} else if resp.Jwt, err = user.Encode(r.net.issuer); err != nil {
+	} else if resp.Jwt, err = user.Encode(r.net.users); err != nil {
 		resp.Jwt, resp.Error = "", "refused"
 		r.log.Error("cannot sign a user", "error", err)
 	} else {
@@ -158,7 +159,7 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 	}
 	user := jwt.NewUserClaims(req.UserNkey)
 	user.Name = placed + o.Nkey
-	user.Audience = r.net.account
+	r.net.place(user)
 	user.Limits.Subs = clientSubscriptions
 	user.Limits.Payload = wire.MaxMessage
 	user.Permissions.Sub.Allow.Add(wire.InboxPrefix(o.Nkey) + ".>")

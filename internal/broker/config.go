@@ -18,7 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nkeys"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/continuousauth/action/internal/ci"
@@ -71,19 +70,21 @@ type Limits struct {
 
 // NATS is an external server that the relay joins instead of running its own.
 type NATS struct {
-	URL      string     `yaml:"url"`
-	CAFile   string     `yaml:"ca-file"`
-	Callout  Credential `yaml:"callout"`  // user of the account that the callout is asked in
-	Client   Credential `yaml:"client"`   // user of the account that jobs and responders are placed in
-	Store    Credential `yaml:"store"`    // user of the account that holds the stream
-	System   Credential `yaml:"system"`   // user of the system account
-	Issuer   string     `yaml:"issuer"`   // file with the seed (SA…) that signs the callout's answers
-	XKey     string     `yaml:"xkey"`     // file with the curve seed (SX…) that the callout is encrypted to
-	Account  string     `yaml:"account"`  // the clients' account: its name; default CFA
-	Replicas int        `yaml:"replicas"` // copies of the stream; default 3
+	URL        string     `yaml:"url"`
+	CAFile     string     `yaml:"ca-file"`
+	Callout    Credential `yaml:"callout"`     // user of the account that the callout is asked in
+	Client     Credential `yaml:"client"`      // user of the account that jobs and responders are placed in
+	Store      Credential `yaml:"store"`       // user of the account that holds the stream
+	System     Credential `yaml:"system"`      // user of the system account
+	Issuer     string     `yaml:"issuer"`      // file with the seed (SA…) that signs the callout's answers
+	UserIssuer string     `yaml:"user-issuer"` // operator mode: file with the seed (SA…) that signs the users in Account
+	XKey       string     `yaml:"xkey"`        // file with the curve seed (SX…) that the callout is encrypted to
+	Account    string     `yaml:"account"`     // the clients' account: its name, default CFA; in operator mode its key
+	Replicas   int        `yaml:"replicas"`    // copies of the stream; default 3
 }
 
-// Credential names one file: an nkey seed, or a .creds file with a user JWT.
+// Credential names one file: an nkey seed, or, in operator mode, a .creds file
+// with a user JWT.
 type Credential struct {
 	NKey  string `yaml:"nkey"`
 	Creds string `yaml:"creds"`
@@ -205,7 +206,7 @@ func ParseConfig(data []byte, dir string) (*Config, error) {
 		*p = within(dir, *p)
 	}
 	if n := c.NATS; n != nil {
-		for _, p := range []*string{&n.CAFile, &n.Issuer, &n.XKey, &n.Callout.NKey, &n.Callout.Creds, &n.Client.NKey, &n.Client.Creds, &n.Store.NKey, &n.Store.Creds, &n.System.NKey, &n.System.Creds} {
+		for _, p := range []*string{&n.CAFile, &n.Issuer, &n.UserIssuer, &n.XKey, &n.Callout.NKey, &n.Callout.Creds, &n.Client.NKey, &n.Client.Creds, &n.Store.NKey, &n.Store.Creds, &n.System.NKey, &n.System.Creds} {
 			*p = within(dir, *p)
 		}
 	}
@@ -383,6 +384,7 @@ func (c *Config) checkNATS(at func(string, string, ...any) error) error {
 	if n.URL == "" {
 		return at("nats.url", "is missing; remove `nats` to run the embedded server")
 	}
+	network := false // somebody else's machine, or a wire between
 	for _, u := range strings.Split(n.URL, ",") {
 		scheme, rest, ok := strings.Cut(u, "://")
 		host, _, err := net.SplitHostPort(rest)
@@ -394,17 +396,7 @@ func (c *Config) checkNATS(at func(string, string, ...any) error) error {
 		default:
 			return at("nats.url", "%q: use tls:// (nats:// is plain text, for loopback only)", wire.Clean(u, 80))
 		}
-	}
-	for _, cr := range []struct {
-		key string
-		c   Credential
-	}{{"nats.callout", n.Callout}, {"nats.client", n.Client}, {"nats.store", n.Store}, {"nats.system", n.System}} {
-		if (cr.c.NKey == "") == (cr.c.Creds == "") {
-			return at(cr.key, "needs one of nkey (a seed file) and creds (a credentials file)")
-		}
-	}
-	if n.Issuer == "" {
-		return at("nats.issuer", "is missing; it is the file with the seed that signs the callout's answers (auth_callout.issuer is its public key)")
+		network = network || !isLoopback(host)
 	}
 	if n.Account == "" {
 		n.Account = "CFA"
@@ -414,8 +406,35 @@ func (c *Config) checkNATS(at func(string, string, ...any) error) error {
 	if strings.EqualFold(n.Account, "SYS") || strings.EqualFold(n.Account, "$SYS") {
 		return at("nats.account", "is the system account; jobs and responders must have one of their own")
 	}
-	if nkeys.IsValidPublicAccountKey(n.Account) {
-		return at("nats.account", "is an account's key; servers in operator mode are not supported yet, use accounts by name (config mode)")
+	for _, cr := range []struct {
+		key string
+		c   Credential
+	}{{"nats.callout", n.Callout}, {"nats.client", n.Client}, {"nats.store", n.Store}, {"nats.system", n.System}} {
+		switch {
+		case (cr.c.NKey == "") == (cr.c.Creds == ""):
+			return at(cr.key, "needs one of nkey (a seed file) and creds (a credentials file)")
+		case n.operator() && cr.c.Creds == "":
+			return at(cr.key, "is an nkey, but nats.account is an account's key: servers in operator mode take users by their JWT only; give its creds file")
+		case !n.operator() && cr.c.NKey == "":
+			return at(cr.key, "is a creds file, which is for servers in operator mode: write the key (A…) of the account of nats.client as nats.account; or give an nkey")
+		}
+	}
+	if n.Issuer == "" && n.operator() {
+		return at("nats.issuer", "is missing; it is the file with the seed of a signing key of the account of nats.callout, which signs the callout's answers")
+	}
+	if n.Issuer == "" {
+		return at("nats.issuer", "is missing; it is the file with the seed that signs the callout's answers (auth_callout.issuer is its public key)")
+	}
+	if n.UserIssuer == "" && n.operator() {
+		return at("nats.user-issuer", "is missing; it is the file with the seed of a signing key of nats.account, which signs jobs' and responders' users")
+	}
+	if n.UserIssuer != "" && !n.operator() {
+		return at("nats.user-issuer", "is for servers in operator mode: write the account's key (A…) as nats.account; or remove it, nats.issuer signs both")
+	}
+	// Connections and ID tokens pass each server and each user of the callout's
+	// account; and in operator mode it is also what authenticates the answer.
+	if n.XKey == "" && (network || n.operator()) {
+		return at("nats.xkey", "is missing; it is the file with the curve seed (SX…, nk -gen curve) that the server encrypts the callout to, without which ID tokens pass other servers in the clear")
 	}
 	if n.Replicas == 0 {
 		n.Replicas = 3
@@ -572,24 +591,8 @@ func (c *Config) Inspect(ctx context.Context, token string) (trust.Inspection, e
 // not start without.
 func (c *Config) CheckFiles() error {
 	if n := c.NATS; n != nil {
-		seeds := []struct{ what, path string }{{"nats.issuer", n.Issuer}, {"nats.xkey", n.XKey},
-			{"nats.callout.nkey", n.Callout.NKey}, {"nats.client.nkey", n.Client.NKey}, {"nats.store.nkey", n.Store.NKey}, {"nats.system.nkey", n.System.NKey}}
-		for _, f := range seeds {
-			if f.path == "" {
-				continue
-			}
-			if _, err := seedFile(f.what, f.path); err != nil {
-				return err
-			}
-		}
-		creds := []struct{ what, path string }{{"nats.callout.creds", n.Callout.Creds}, {"nats.client.creds", n.Client.Creds}, {"nats.store.creds", n.Store.Creds}, {"nats.system.creds", n.System.Creds}}
-		for _, f := range creds {
-			if f.path == "" {
-				continue
-			}
-			if err := private(f.what, f.path, 0o077); err != nil {
-				return err
-			}
+		if _, err := n.read(); err != nil {
+			return err
 		}
 		if n.CAFile != "" {
 			if _, err := os.Stat(n.CAFile); err != nil {

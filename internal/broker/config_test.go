@@ -53,7 +53,8 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 	if _, err := ParseConfig([]byte(exampleKeys(t, base)), "/"); err != nil {
 		t.Fatalf("the control: %v", err)
 	}
-	const external = "nats: {url: 'tls://nats.example.com:4222', callout: {nkey: a}, client: {nkey: b}, store: {nkey: c}, system: {creds: d}, issuer: e}\n"
+	const external = "nats: {url: 'tls://nats.example.com:4222', callout: {nkey: a}, client: {nkey: b}, store: {nkey: c}, system: {nkey: d}, issuer: e, xkey: f}\n"
+	const operator = "nats: {url: 'tls://nats.example.com:4222', callout: {creds: a}, client: {creds: b}, store: {creds: c}, system: {creds: d}, issuer: e, user-issuer: g, xkey: f, account: ${A2}}\n"
 	for _, c := range []struct {
 		name     string
 		old, new string // what is replaced; old "" appends
@@ -151,11 +152,19 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 		{"one of several in plain text", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "tls://nats.example.com:4222", "tls://a.example:4222,nats://b.example:4222", 1), []string{`"nats://b.example:4222": use tls://`}},
 		{"an external server without a port", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, ".com:4222", ".com", 1), []string{"is not scheme://host:port"}},
 		{"no credentials", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "store: {nkey: c}, ", "", 1), []string{"line 2: nats.store: needs one of nkey (a seed file) and creds (a credentials file)"}},
-		{"two credentials", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "{creds: d}", "{creds: d, nkey: e}", 1), []string{"nats.system: needs one of nkey"}},
+		{"two credentials", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "{nkey: d}", "{creds: d, nkey: e}", 1), []string{"nats.system: needs one of nkey"}},
 		{"nobody who signs", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, ", issuer: e", "", 1), []string{"nats.issuer: is missing"}},
 		{"the system account", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "issuer: e", "issuer: e, account: SYS", 1), []string{"line 2: nats.account: is the system account; jobs and responders must have one of their own"}},
 		{"the system account in other letters", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "issuer: e", "issuer: e, account: $sys", 1), []string{"nats.account: is the system account"}},
-		{"operator mode", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "issuer: e", "issuer: e, account: ${A2}", 1), []string{"line 2: nats.account: is an account's key; servers in operator mode are not supported yet, use accounts by name (config mode)"}},
+		{"a user by JWT in config mode", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "{nkey: d}", "{creds: d}", 1), []string{"line 2: nats.system: is a creds file, which is for servers in operator mode: write the key (A…) of the account of nats.client as nats.account; or give an nkey"}},
+		{"a signer of users in config mode", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "issuer: e", "issuer: e, user-issuer: g", 1), []string{"line 2: nats.user-issuer: is for servers in operator mode: write the account's key (A…) as nats.account; or remove it, nats.issuer signs both"}},
+		{"a callout in the clear", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, ", xkey: f", "", 1), []string{"line 2: nats.xkey: is missing; it is the file with the curve seed (SX…, nk -gen curve) that the server encrypts the callout to, without which ID tokens pass other servers in the clear"}},
+		{"one of several servers beyond loopback, in the clear", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(strings.Replace(external, ", xkey: f", "", 1), "tls://nats.example.com:4222", "nats://127.0.0.1:4222,tls://b.example:4222", 1), []string{"nats.xkey: is missing"}},
+		{"operator mode, a user by nkey", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(operator, "{creds: b}", "{nkey: b}", 1), []string{"line 2: nats.client: is an nkey, but nats.account is an account's key: servers in operator mode take users by their JWT only; give its creds file"}},
+		{"operator mode, nobody who signs", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(operator, " issuer: e,", "", 1), []string{"line 2: nats.issuer: is missing; it is the file with the seed of a signing key of the account of nats.callout"}},
+		{"operator mode, nobody who signs users", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(operator, " user-issuer: g,", "", 1), []string{"line 2: nats.user-issuer: is missing; it is the file with the seed of a signing key of nats.account"}},
+		{"operator mode, in the clear", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(strings.Replace(operator, " xkey: f,", "", 1), "tls://nats.example.com", "nats://127.0.0.1", 1), []string{"line 2: nats.xkey: is missing"}},
+		{"operator mode, an account by name", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(operator, "${A2}", "CFA", 1), []string{"line 2: nats.callout: is a creds file, which is for servers in operator mode"}},
 		{"replicas", "listen:\n  nats: 127.0.0.1:4222\n", strings.Replace(external, "issuer: e", "issuer: e, replicas: 2", 1), []string{"nats.replicas: is 2; use 1, 3 or 5"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -246,11 +255,30 @@ nats:
   callout: {nkey: callout.nk}
   client: {nkey: client.nk}
   store: {nkey: store.nk}
-  system: {creds: /etc/cfa/system.creds}
+  system: {nkey: /etc/nats/system.nk}
   issuer: issuer.nk
   xkey: xkey.nk
   account: JOBS
   replicas: 5
+issuers: [github]
+projects:
+  rocket:
+    ci: [{provider: github, repository_id: "1", repository_owner_id: "2"}]
+    responders: [{name: Ana, connect: ${U1}, sign: ${A1}}]
+`,
+	"a cluster in operator mode": `
+host: relay.example.com
+data: /var/lib/cfa
+nats:
+  url: tls://a.example.com:4222
+  callout: {creds: callout.creds}
+  client: {creds: client.creds}
+  store: {creds: store.creds}
+  system: {creds: /etc/nats/system.creds}
+  issuer: issuer.nk
+  user-issuer: user-issuer.nk
+  xkey: xkey.nk
+  account: ${A2}
 issuers: [github]
 projects:
   rocket:
@@ -286,7 +314,11 @@ func TestEachExampleOfAFileIsTaken(t *testing.T) {
 				t.Errorf("%d issuers", n)
 			}
 		case "an external cluster":
-			if n := c.NATS; n.Account != "JOBS" || n.Replicas != 5 || n.Callout.NKey != "/etc/cfa/callout.nk" || n.CAFile != "/etc/cfa/ca.pem" || n.System.Creds != "/etc/cfa/system.creds" {
+			if n := c.NATS; n.Account != "JOBS" || n.Replicas != 5 || n.Callout.NKey != "/etc/cfa/callout.nk" || n.CAFile != "/etc/cfa/ca.pem" || n.System.NKey != "/etc/nats/system.nk" || n.operator() {
+				t.Errorf("%+v", n)
+			}
+		case "a cluster in operator mode":
+			if n := c.NATS; !n.operator() || n.Replicas != 3 || n.Callout.Creds != "/etc/cfa/callout.creds" || n.UserIssuer != "/etc/cfa/user-issuer.nk" || n.System.Creds != "/etc/nats/system.creds" {
 				t.Errorf("%+v", n)
 			}
 		}

@@ -31,6 +31,7 @@ type external struct {
 	Name, Issuer, XKey, Store, Extra string
 	Port, Timeout                    int
 	Relays                           []relayUsers
+	Operator                         *operatorSide // nil: config mode
 
 	dir    string
 	server *server.Server
@@ -73,19 +74,24 @@ func newExternal(t testing.TB, xkey bool) *external {
 
 func (x *external) run(t testing.TB) {
 	t.Helper()
-	tmpl, err := template.ParseFiles("testdata/nats.conf.tmpl")
+	file := "testdata/nats.conf.tmpl"
+	if x.Operator != nil {
+		file = "testdata/nats-operator.conf.tmpl"
+		x.Operator.sign(t)
+	}
+	tmpl, err := template.ParseFiles(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(x.dir, "nats.conf")
-	file, err := os.Create(path)
+	conf, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tmpl.Execute(file, x); err != nil {
+	if err := tmpl.Execute(conf, x); err != nil {
 		t.Fatal(err)
 	}
-	if err := file.Close(); err != nil {
+	if err := conf.Close(); err != nil {
 		t.Fatal(err)
 	}
 	x.runFile(t, path)
@@ -110,6 +116,9 @@ func (x *external) runFile(t testing.TB, path string) {
 
 // section is the relay's `nats:` for relay n.
 func (x *external) section(n int) string {
+	if x.Operator != nil {
+		return x.operatorSection(n)
+	}
 	url := x.server.ClientURL()
 	text := fmt.Sprintf(`nats:
   url: %q
@@ -146,9 +155,26 @@ func (f *fixture) second(text string, o Options) *fixture {
 	return &other
 }
 
+// onEachServer runs a test on a server of each mode, which two relays can join.
+func onEachServer(t *testing.T, test func(*testing.T, *external)) {
+	t.Helper()
+	for name, make := range map[string]func(testing.TB) *external{
+		"config mode":   func(t testing.TB) *external { return newExternal(t, true) },
+		"operator mode": newOperator,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, make(t))
+		})
+	}
+}
+
 func TestTwoRelaysOnOneServerShareTheWorkAndTheStream(t *testing.T) {
 	t.Parallel()
-	x := newExternal(t, true)
+	onEachServer(t, twoRelays)
+}
+
+func twoRelays(t *testing.T, x *external) {
 	x.run(t)
 	f := newFixture(t)
 	f.server = x.server
@@ -373,7 +399,10 @@ func TestARelayInTheWrongAccountsDoesNotStart(t *testing.T) {
 // refused by what it is.
 func TestOnlyPlainClientsAreLetIn(t *testing.T) {
 	t.Parallel()
-	x := newExternal(t, true)
+	onEachServer(t, onlyPlainClients)
+}
+
+func onlyPlainClients(t *testing.T, x *external) {
 	x.Extra = `
 leafnodes { listen: "127.0.0.1:-1" }
 mqtt { listen: "127.0.0.1:-1" }

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -37,8 +38,10 @@ type network struct {
 	server                          *server.Server // nil: external
 	callout, client, store, system  *nats.Conn
 	issuer                          nkeys.KeyPair // signs the callout's answers
-	xkey                            nkeys.KeyPair // nil: callout in the clear, in this process
+	users                           nkeys.KeyPair // signs jobs' and responders' users: another key in operator mode only
+	xkey                            nkeys.KeyPair // nil: callout in the clear, in this process or on loopback
 	account                         string        // where jobs and responders are placed
+	asked                           string        // operator mode: the account of the callout; else empty
 	secure                          bool
 	listenHost                      string
 	webSocketHost, webSocketProfile string
@@ -63,6 +66,7 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger) (_ *network,
 	if n.issuer, err = newSigner(kp); err != nil {
 		return nil, err
 	}
+	n.users = n.issuer
 	issuer, err := n.issuer.PublicKey()
 	if err != nil {
 		return nil, err
@@ -193,55 +197,44 @@ func joinNetwork(ctx context.Context, c *Config, log *slog.Logger) (_ *network, 
 			n.close()
 		}
 	}()
-	kp, err := seedFile("nats.issuer", c.NATS.Issuer)
+	files, err := c.NATS.read()
 	if err != nil {
 		return nil, err
 	}
-	if n.issuer, err = newSigner(kp); err != nil {
-		return nil, err
-	}
-	if c.NATS.XKey != "" {
-		if n.xkey, err = seedFile("nats.xkey", c.NATS.XKey); err != nil {
-			return nil, err
-		}
-	}
-	for name, u := range map[string]struct {
-		cred Credential
-		conn **nats.Conn
-	}{
-		"system":  {c.NATS.System, &n.system},
-		"callout": {c.NATS.Callout, &n.callout},
-		"client":  {c.NATS.Client, &n.client},
-		"store":   {c.NATS.Store, &n.store},
-	} {
-		auth, err := u.cred.option("nats." + name)
-		if err != nil {
-			return nil, err
-		}
-		opts := []nats.Option{auth, nats.Name("cfa-relay " + name), nats.NoEcho(), nats.MaxReconnects(-1), nats.Timeout(10 * time.Second), nats.IgnoreAuthErrorAbort(), quietErrors(log)}
+	n.issuer, n.users, n.xkey = files.issuer, files.users, files.xkey
+	for name, conn := range map[string]**nats.Conn{"system": &n.system, "callout": &n.callout, "client": &n.client, "store": &n.store} {
+		opts := []nats.Option{files.auth[name], nats.Name("cfa-relay " + name), nats.NoEcho(), nats.MaxReconnects(-1), nats.Timeout(10 * time.Second), nats.IgnoreAuthErrorAbort(), quietErrors(log)}
 		if n.secure {
 			opts = append(opts, nats.TLSHandshakeFirst(), nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12}))
 			if c.NATS.CAFile != "" {
 				opts = append(opts, nats.RootCAs(c.NATS.CAFile))
 			}
 		}
-		if *u.conn, err = nats.Connect(c.NATS.URL, opts...); err != nil {
-			return nil, fmt.Errorf("join NATS at %s as nats.%s: %w", c.NATS.URL, name, err)
+		if *conn, err = nats.Connect(c.NATS.URL, opts...); err != nil {
+			return nil, fmt.Errorf("join NATS at %s as nats.%s: %w%s", c.NATS.URL, name, err, c.NATS.hint(name, err))
 		}
 	}
-	if err := n.checkAccounts(ctx); err != nil {
+	accounts, err := n.checkAccounts(ctx)
+	if err != nil {
 		return nil, err
+	}
+	if c.NATS.operator() {
+		n.asked = accounts["nats.callout"]
+		if err := n.checkClaims(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return n, ctx.Err()
 }
 
 // checkAccounts asks the server where the relay's four users are. Without it a
 // mistake would be silent: in the wrong account nobody's messages are heard, and
-// nobody's connections are seen, so that none would be closed.
-func (n *network) checkAccounts(ctx context.Context) error {
+// nobody's connections are seen, so that none would be closed. It gives the
+// account of each.
+func (n *network) checkAccounts(ctx context.Context) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	users := map[string]string{}
+	users, accounts := map[string]string{}, map[string]string{}
 	for _, u := range []struct {
 		name string
 		conn *nats.Conn
@@ -256,40 +249,25 @@ func (n *network) checkAccounts(ctx context.Context) error {
 			err = json.Unmarshal(m.Data, &info)
 		}
 		if err != nil {
-			return fmt.Errorf("which account is %s a user of? %w", u.name, err)
+			return nil, fmt.Errorf("which account is %s a user of? %w", u.name, err)
 		}
 		account := info.Data.Account
 		if other, twice := users[account]; twice {
-			return fmt.Errorf("%s and %s are both users of the account %s; each needs one of its own", other, u.name, account)
+			return nil, fmt.Errorf("%s and %s are both users of the account %s; each needs one of its own", other, u.name, account)
 		}
-		users[account] = u.name
+		users[account], accounts[u.name] = u.name, account
 		if u.conn == n.client && account != n.account {
-			return fmt.Errorf("nats.client is a user of the account %s, but jobs and responders are placed in %s (nats.account)", account, n.account)
+			if nkeys.IsValidPublicAccountKey(account) != nkeys.IsValidPublicAccountKey(n.account) {
+				return nil, fmt.Errorf("nats.client is a user of the account %s, so the server is in %s mode; nats.account must be that", account, modeOf(account))
+			}
+			return nil, fmt.Errorf("nats.client is a user of the account %s, but jobs and responders are placed in %s (nats.account)", account, n.account)
 		}
 	}
 	// Only the system account hears this.
 	if _, err := n.system.RequestWithContext(ctx, "$SYS.REQ.SERVER.PING", nil); err != nil {
-		return fmt.Errorf("nats.system is not a user of the server's system account, without which no connection can be closed: %w", err)
+		return nil, fmt.Errorf("nats.system is not a user of the server's system account, without which no connection can be closed: %w", err)
 	}
-	return nil
-}
-
-func (c Credential) option(what string) (nats.Option, error) {
-	if c.Creds != "" {
-		if _, err := os.Stat(c.Creds); err != nil {
-			return nil, fmt.Errorf("%s.creds: %w", what, err)
-		}
-		return nats.UserCredentials(c.Creds), nil
-	}
-	kp, err := seedFile(what+".nkey", c.NKey)
-	if err != nil {
-		return nil, err
-	}
-	pub, err := kp.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("%s.nkey: %w", what, err)
-	}
-	return nats.Nkey(pub, kp.Sign), nil
+	return accounts, nil
 }
 
 // private refuses a file with a secret that more people can read than its owner
@@ -305,11 +283,13 @@ func private(what, path string, mode os.FileMode) error {
 	return nil
 }
 
-func seedFile(what, path string) (nkeys.KeyPair, error) {
+// seedFile reads a seed of the kind that is wanted there: another one would be
+// found out by the first who connects.
+func seedFile(what, path string, kind nkeys.PrefixByte) (nkeys.KeyPair, error) {
 	if err := private(what, path, 0o077); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(path)
+	data, err := readSmall(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -320,7 +300,34 @@ func seedFile(what, path string) (nkeys.KeyPair, error) {
 			return nil, fmt.Errorf("%s: %s holds no nkey seed", what, path)
 		}
 	}
+	pub, err := kp.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s holds no nkey seed", what, path)
+	}
+	if is := nkeys.Prefix(pub); is != kind {
+		return nil, fmt.Errorf("%s: %s holds the seed of the key %s, which is of the kind %s; here belongs one of the kind %s (%s…)", what, path, pub, is, kind, seedStart[kind])
+	}
 	return kp, nil
+}
+
+// seedStart is how seeds of each kind begin.
+var seedStart = map[nkeys.PrefixByte]string{nkeys.PrefixByteUser: "SU", nkeys.PrefixByteAccount: "SA", nkeys.PrefixByteCurve: "SX"}
+
+// maxSecretFile bounds a file with a seed or a user JWT, in bytes.
+const maxSecretFile = 64 << 10
+
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err == nil && len(data) > maxSecretFile {
+		clear(data)
+		return nil, fmt.Errorf("%s has more than %d bytes", path, maxSecretFile)
+	}
+	return data, err
 }
 
 func splitPort(addr string) (string, int, error) {

@@ -41,19 +41,25 @@ func TestTheREADMEsFullExampleHasEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// And as its comments say: `nats` in the place of `listen` and `tls`.
-	joined := regexp.MustCompile(`(?m)^(listen|tls):\n(?:  .*\n)+`).ReplaceAllString(text, "")
-	joined = regexp.MustCompile(`(?m)^#(nats:|  )`).ReplaceAllString(joined, "$1")
+	// And as its comments say: `nats` in the place of `listen` and `tls`, of which
+	// there are two forms.
+	rest := regexp.MustCompile(`(?m)^(listen|tls):\n(?:  .*\n)+`).ReplaceAllString(text, "")
+	joined := regexp.MustCompile(`(?m)^#(nats:|  )`).ReplaceAllString(rest, "$1")
 	other, err := ParseConfig([]byte(joined), "/etc/cfa")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own.NATS != nil || other.NATS == nil || other.Listen.NATS != "" {
-		t.Fatal("the two forms are not what they should be")
+	operated := regexp.MustCompile(`(?m)^##(nats:|  )`).ReplaceAllString(rest, "$1")
+	third, err := ParseConfig([]byte(operated), "/etc/cfa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own.NATS != nil || other.NATS == nil || other.Listen.NATS != "" || other.NATS.operator() || third.NATS == nil || !third.NATS.operator() {
+		t.Fatal("the three forms are not what they should be")
 	}
 
 	there := map[string]bool{}
-	for _, form := range []string{text, joined} {
+	for _, form := range []string{text, joined, operated} {
 		for path := range keyLines([]byte(form)) {
 			there[regexp.MustCompile(`\[[0-9]+\]`).ReplaceAllString(path, "[]")] = true
 		}
@@ -63,10 +69,6 @@ func TestTheREADMEsFullExampleHasEveryKey(t *testing.T) {
 		t.Fatalf("only %d keys found: does this test still see them?", len(all))
 	}
 	for _, key := range all {
-		// Both kinds of a credential are shown, at one of the four users each.
-		if where, is := strings.CutSuffix(key, ".creds"); is && there[where+".nkey"] || strings.HasSuffix(key, ".nkey") && there[strings.TrimSuffix(key, "nkey")+"creds"] {
-			continue
-		}
 		if !there[key] {
 			t.Errorf("%s is not in examples/cfa.yaml", key)
 		}

@@ -33,10 +33,11 @@ type fixture struct {
 	relay  *Relay
 	issuer *devissuer.Issuer
 	log    *syncBuffer
-	server *server.Server // the external one, if any
-	ana    *human         // enrolled for rocket and boat
-	bob    *human         // enrolled for rocket
-	eve    *human         // enrolled for other
+	server *server.Server    // the external one, if any
+	names  map[string]string // of accounts, where the server calls them by their keys
+	ana    *human            // enrolled for rocket and boat
+	bob    *human            // enrolled for rocket
+	eve    *human            // enrolled for other
 }
 
 // syncBuffer is a log that can be waited on.
