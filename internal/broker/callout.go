@@ -198,6 +198,10 @@ func possession(o jwt.ConnectOptions, nonce string) error {
 	if wire.CheckConnectKey(o.Nkey) != nil {
 		return errors.New("no connecting key was shown")
 	}
+	// The server tells the nonce only where a signature came.
+	if o.SignedNonce == "" {
+		return errors.New("the nonce is not signed by the key that was shown")
+	}
 	if nonce == "" {
 		return errors.New("the server offered no nonce; configure the callout's user as an nkey user there")
 	}

@@ -33,7 +33,12 @@ func freePort(t testing.TB) int {
 }
 
 func TestNoRequestIsLostWhenAServerOfTheClusterDies(t *testing.T) {
-	x := newExternal(t, true)
+	// One after the other: each is three servers that write to disk at each step.
+	t.Run("config mode", func(t *testing.T) { aServerDies(t, newExternal(t, true)) })
+	t.Run("operator mode", func(t *testing.T) { aServerDies(t, newOperator(t)) })
+}
+
+func aServerDies(t *testing.T, x *external) {
 	base := x.dir
 	var routes, clients []string
 	ports := make([]int, 3)

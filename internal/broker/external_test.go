@@ -77,7 +77,9 @@ func (x *external) run(t testing.TB) {
 	file := "testdata/nats.conf.tmpl"
 	if x.Operator != nil {
 		file = "testdata/nats-operator.conf.tmpl"
-		x.Operator.sign(t)
+		if x.Operator.claims != nil { // else nsc has written it
+			write(t, filepath.Join(x.dir, "accounts.conf"), x.Operator.conf(t))
+		}
 	}
 	tmpl, err := template.ParseFiles(file)
 	if err != nil {
@@ -236,16 +238,26 @@ func eventually(t testing.TB, what string, is func() bool) {
 
 func TestTheCalloutIsEncryptedToTheRelay(t *testing.T) {
 	t.Parallel()
-	for _, encrypted := range []bool{true, false} {
-		t.Run(fmt.Sprintf("xkey %v", encrypted), func(t *testing.T) {
+	for _, c := range []struct{ encrypted, operator bool }{{true, false}, {false, false}, {true, true}} {
+		encrypted := c.encrypted
+		t.Run(fmt.Sprintf("xkey %v operator mode %v", encrypted, c.operator), func(t *testing.T) {
 			t.Parallel()
-			x := newExternal(t, encrypted)
+			var x *external
+			if c.operator {
+				x = newOperator(t)
+			} else {
+				x = newExternal(t, encrypted)
+			}
 			x.run(t)
 			f := newFixture(t)
 			f.server = x.server
 			f.start(f.configText(t.TempDir(), x.section(0)), Options{})
 			// The second relay's user listens in on the callout's account.
-			spy, err := nats.Connect(x.server.ClientURL(), nkeyOption(t, filepath.Join(x.dir, "callout-1.nk")))
+			as := nats.UserCredentials(filepath.Join(x.dir, "callout-1.creds"))
+			if !c.operator {
+				as = nkeyOption(t, filepath.Join(x.dir, "callout-1.nk"))
+			}
+			spy, err := nats.Connect(x.server.ClientURL(), as)
 			if err != nil {
 				t.Fatal(err)
 			}

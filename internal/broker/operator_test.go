@@ -32,12 +32,10 @@ type account struct {
 // operatorSide is what the operator of a server has. Tests change an account's
 // claims before the server runs.
 type operatorSide struct {
-	claims        *jwt.OperatorClaims
-	own, key      nkeys.KeyPair // its identity, and what signs accounts
-	accounts      map[string]*account
-	System        string
-	JWT, Sentinel string
-	Preload       []struct{ Key, JWT string }
+	claims   *jwt.OperatorClaims
+	own, key nkeys.KeyPair // its identity, and what signs accounts
+	accounts map[string]*account
+	Sentinel string
 }
 
 func createKey(t testing.TB, create func() (nkeys.KeyPair, error)) nkeys.KeyPair {
@@ -82,11 +80,10 @@ func newOperator(t testing.TB) *external {
 		c.SigningKeys.Add(wire.PublicKey(a.key))
 		o.accounts[name] = a
 	}
-	o.System = o.accounts["SYS"].claims.Subject
 	o.claims = jwt.NewOperatorClaims(wire.PublicKey(o.own))
 	o.claims.SigningKeys.Add(wire.PublicKey(o.key))
 	o.claims.StrictSigningKeyUsage = true
-	o.claims.SystemAccount = o.System
+	o.claims.SystemAccount = o.accounts["SYS"].claims.Subject
 
 	store, clients, auth := o.accounts["STORE"].claims, o.accounts["CFA"].claims, o.accounts["AUTH"].claims
 	store.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
@@ -144,13 +141,14 @@ func (x *external) creds(t testing.TB, file, name string, change func(*jwt.UserC
 	return u.Subject
 }
 
-// sign makes the statements that the server is given.
-func (o *operatorSide) sign(t testing.TB) {
+// conf is what nsc generate config --mem-resolver writes.
+func (o *operatorSide) conf(t testing.TB) []byte {
 	t.Helper()
-	o.JWT, o.Preload = encode(t, o.claims, o.own), nil
+	text := fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n", encode(t, o.claims, o.own), o.claims.SystemAccount)
 	for _, a := range o.accounts {
-		o.Preload = append(o.Preload, struct{ Key, JWT string }{a.claims.Subject, encode(t, a.claims, o.key)})
+		text += fmt.Sprintf("  %s: %s\n", a.claims.Subject, encode(t, a.claims, o.key))
 	}
+	return []byte(text + "}\n")
 }
 
 func (x *external) operatorSection(n int) string {
@@ -259,7 +257,7 @@ func TestARelayThatTheAccountsDoNotFitDoesNotStart(t *testing.T) {
 			return []string{"lets the callout place users in [*]; it must be nats.account alone", "nsc edit authcallout --allowed-account " + o.accounts["CFA"].claims.Subject}
 		}},
 		{"the system account too", func(_ *testing.T, _ *external, o *operatorSide) {
-			o.accounts["AUTH"].claims.Authorization.AllowedAccounts.Add(o.System)
+			o.accounts["AUTH"].claims.Authorization.AllowedAccounts.Add(o.accounts["SYS"].claims.Subject)
 		}, func(*operatorSide) []string { return []string{"it must be nats.account alone"} }},
 		{"no account", func(_ *testing.T, _ *external, o *operatorSide) {
 			o.accounts["AUTH"].claims.Authorization.AllowedAccounts = nil
@@ -499,6 +497,24 @@ func TestAJWTOfItsOwnGetsNobodyToTheRelay(t *testing.T) {
 	}
 	if n, _, err := all.Pending(); err != nil || n != 0 {
 		t.Errorf("%d messages heard in another account (%v)", n, err)
+	}
+}
+
+// Which is why the server needs one: it says nothing of it when it starts.
+func TestWithoutADefaultSentinelNoJobIsHeardOf(t *testing.T) {
+	t.Parallel()
+	x := newOperator(t)
+	x.Operator.Sentinel = ""
+	x.run(t)
+	f := newFixture(t)
+	f.server, f.names = x.server, x.Operator.names()
+	f.start(f.configText(t.TempDir(), x.section(0)), Options{Log: debugLog(f.log)})
+	j := f.job(rocketRepo, "rocket")
+	if nc, err := f.connect(j.key, j.token); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("%v %v", nc, err)
+	}
+	if strings.Contains(f.log.String(), "what=connect") {
+		t.Error("the callout was asked")
 	}
 }
 
