@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,12 @@ func twoRelays(t *testing.T, x *external) {
 		}
 		if n := strings.Count(text, "what=connect as=job"); n == 0 || n == jobs {
 			t.Errorf("the %s relay let in %d of %d jobs", name, n, jobs)
+		}
+	}
+	// Seeds and statements stay in their files, ID tokens nowhere.
+	for _, text := range []string{f.log.String(), log2.String()} {
+		if found := regexp.MustCompile(`eyJ|\bS[UAX][A-Z2-7]{56}`).FindString(text); found != "" {
+			t.Errorf("a log has a secret that begins with %.3s", found)
 		}
 	}
 	// Each knows what the other has done, without having been asked.
