@@ -54,7 +54,12 @@ func (l *log) event(e ask.Event) {
 			l.line("%s", onCall(e.OnCall, e.Ready, e.Enrolled))
 		}
 	case ask.Opened:
-		l.line("%s is looking at the prompt", e.Who)
+		// Not that somebody looks at it: that nobody can know.
+		who := wire.SomeResponder
+		if e.Who != "" && e.Who != who {
+			who = e.Who + "'s responder"
+		}
+		l.line("%s shows the prompt", who)
 	case ask.Changed:
 		by := ""
 		if e.By != "" {

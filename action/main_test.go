@@ -16,6 +16,7 @@ import (
 
 	"github.com/continuousauth/action/internal/ask"
 	"github.com/continuousauth/action/internal/ci"
+	"github.com/continuousauth/action/internal/wire"
 )
 
 func TestMain(m *testing.M) {
@@ -323,6 +324,21 @@ func TestAnOutputIsOneLineWhateverItsValue(t *testing.T) {
 	}
 	if got := outputs(t, a); got["code"] != "x<<y=z" {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestTheLogClaimsNoHumanWhereOnlyAProgramActed(t *testing.T) {
+	t.Parallel()
+	for who, want := range map[string]string{
+		"Ana":              "cfa: Ana's responder shows the prompt\n",
+		wire.SomeResponder: "cfa: a responder shows the prompt\n",
+		"":                 "cfa: a responder shows the prompt\n",
+	} {
+		var b bytes.Buffer
+		(&log{w: &b}).event(ask.Opened{Who: who})
+		if b.String() != want {
+			t.Errorf("opened by %q: %q, want %q", who, b.String(), want)
+		}
 	}
 }
 

@@ -80,7 +80,7 @@ func (d *demoCmd) Run(ctx context.Context, sio stdio) (err error) {
 		return err
 	}
 
-	say.step("The relay's file names the issuer, the rule for the job, and your two public keys.")
+	say.step("The relay's file names the issuer, the rule for the job, and your two public keys. It calls you Ana.")
 	config := filepath.Join(dir, "cfa.yaml")
 	file := fmt.Sprintf(`host: localhost
 listen:
@@ -96,7 +96,7 @@ projects:
         repository_owner_id: "%s"
         environment: npm
     responders:
-      - {name: You, connect: %s, sign: %s}
+      - {name: Ana, connect: %s, sign: %s}
 `, filepath.Join(dir, "data"), issuer.URL(), text(claims, "repository_id"), text(claims, "repository_owner_id"), connect, sign)
 	if err := os.WriteFile(config, []byte(file), 0o600); err != nil {
 		return err

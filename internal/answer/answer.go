@@ -185,7 +185,7 @@ type Prompt struct {
 	Reason   string    // wire.ReasonFirst, …: why there is this attempt, signed by the job
 	Since    time.Time // when it was asked, by the job's word
 	Deadline time.Time
-	Opened   string // who else is looking, by the relay's word
+	Opened   string // whose responders show it, by the relay's word
 	By       string // who answered or declined, by the relay's word
 }
 

@@ -39,8 +39,10 @@ type OnCall struct {
 	Ready, Enrolled int
 }
 
-// Opened says that someone looks at the prompt.
-type Opened struct{ Who string }
+// Opened says that a responder shows the prompt. It does so by itself when the
+// prompt arrives, so that nobody need have seen it, and with an answer command
+// nobody will.
+type Opened struct{ Who string } // whose; [wire.SomeResponder] where the relay hides names
 
 // Changed says that the relay tells of another state: pending, answered,
 // delivered.

@@ -95,7 +95,7 @@ func (s *Session) begins(attempt int, reason string) {
 	s.tell(NewAttempt{Attempt: attempt, Reason: reason})
 }
 
-// present tells who is there: on call, looking, and who answered.
+// present tells who is there: on call, with the prompt, and who answered.
 func (s *Session) present(st *wire.State) {
 	if s.held != nil {
 		if st.Attempt == s.held.attempt && st.By != "" {
@@ -105,7 +105,8 @@ func (s *Session) present(st *wire.State) {
 		}
 		return
 	}
-	for _, who := range names(st.Opened) {
+	for _, who := range st.Opened[:min(len(st.Opened), maxNames)] {
+		who = wire.Clean(who, 64)
 		if s.first("opened " + who) {
 			s.report(Opened{Who: who})
 		}
@@ -121,7 +122,7 @@ func (s *Session) present(st *wire.State) {
 func (s *Session) declined(st *wire.State) *Failure {
 	who := wire.Clean(st.By, 64)
 	if who == "" {
-		who = "a responder"
+		who = wire.SomeResponder
 	}
 	const next = "ask them why before you run the job again"
 	if st.Decline != nil {

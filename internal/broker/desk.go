@@ -79,7 +79,7 @@ func (r *Relay) pending(ctx context.Context, d *desk, m wire.PendingQuery) (wire
 			continue
 		}
 		ended := wire.Ended{Key: key, State: r.view(e)}
-		// Who is on call and who looked is no news of what is over.
+		// Who is on call and whose responder showed it is no news of what is over.
 		ended.State.Answer, ended.State.Decline, ended.State.OnCall, ended.State.Opened = nil, nil, nil, nil
 		data, err := json.Marshal(ended)
 		if err != nil {

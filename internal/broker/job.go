@@ -327,7 +327,7 @@ func (r *Relay) view(e entry) wire.State {
 		}
 		name := o.Name
 		if hidden {
-			name = "a responder"
+			name = wire.SomeResponder
 		}
 		s.Opened = append(s.Opened, name)
 	}

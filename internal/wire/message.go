@@ -510,7 +510,7 @@ type State struct {
 	OnCall   []string  `json:"on_call,omitempty"` // names; empty where names are hidden
 	Ready    int       `json:"ready"`             // how many responders are connected
 	Enrolled int       `json:"enrolled"`          // how many could answer
-	Opened   []string  `json:"opened,omitempty"`  // who is looking
+	Opened   []string  `json:"opened,omitempty"`  // whose responders show it
 	By       string    `json:"by,omitempty"`      // who answered or declined
 	Why      string    `json:"why,omitempty"`     // how it ended
 	Answer   *Envelope `json:"answer,omitempty"`

@@ -9,6 +9,9 @@ import (
 	"unicode/utf8"
 )
 
+// SomeResponder stands where a relay that hides names would have one.
+const SomeResponder = "a responder"
+
 // Clean makes s safe to show on one line: control and formatting characters
 // (which move a cursor, recolour, reverse the writing direction or hide) and
 // letters that look like ASCII ones without being them (which make a strange
