@@ -356,7 +356,7 @@ func TestHiddenEntryStaysHiddenWhateverHappensMeanwhile(t *testing.T) {
 	p.typed("d2\r")
 	at = p.waits(at, "#2 why you decline")
 	p.typed("not today\r")
-	at = p.waits(at, "#2 over: ada declined: not today")
+	at = p.waits(at, "#2 over: you declined: not today")
 	if n := len(s.relay.Messages(wire.VerbAnswer)); n != 0 {
 		t.Errorf("%d answers left", n)
 	}
@@ -476,7 +476,7 @@ func TestWithoutATerminalAProgramReadsAndWritesPlainLines(t *testing.T) {
 	p.typed("d2 " + strings.Repeat("no ", 500) + "\n")
 	at = p.waits(at, "reason is longer than 1000 bytes")
 	p.typed("d2 not mine\n")
-	at = p.waits(at, "#2 over: ada declined: not mine")
+	at = p.waits(at, "#2 over: you declined: not mine")
 	if strings.Contains(p.text(), "malformed message") {
 		t.Errorf("a human's mistake is called a message:\n%s", p.text())
 	}

@@ -82,7 +82,7 @@ func (d *Desk) tickPrompt(p *prompt, t time.Time) time.Time {
 	if p.held == nil {
 		if !t.Before(p.deadline) {
 			p.state.State = "expired"
-			d.finish(p, p.ending())
+			d.finish(p, d.ending(p))
 			return due
 		}
 		sooner(p.deadline)

@@ -86,13 +86,13 @@ func (d *Desk) setState(p *prompt, s wire.State) {
 	}
 	d.settle(p, s)
 	if final(s.State) {
-		d.finish(p, p.ending())
+		d.finish(p, d.ending(p))
 	}
 }
 
 // ending says how the request ended, from the relay's state.
-func (p *prompt) ending() string {
-	who, why := p.by(), wire.Clean(p.state.Why, 300)
+func (d *Desk) ending(p *prompt) string {
+	who, why := d.by(p), wire.Clean(p.state.Why, 300)
 	with := func(text string) string {
 		if why == "" {
 			return text
@@ -118,12 +118,40 @@ func (p *prompt) ending() string {
 	return "the relay says it is " + wire.Clean(p.state.State, 40) + ", which this version does not know"
 }
 
-// by is who answered, by the relay's word.
-func (p *prompt) by() string {
-	if p.state.By == "" {
-		return "someone else"
+// by is who answered or declined: this responder, or somebody by the relay's
+// word, which gives no name where it hides them.
+func (d *Desk) by(p *prompt) string {
+	switch {
+	case d.mine(p):
+		return "you"
+	case p.state.By == "":
+		return wire.SomeResponder
 	}
 	return wire.Clean(p.state.By, 64)
+}
+
+// mine says whether what ended or answered p is of this responder's making. The
+// relay shows what was signed in some of its words only: a human who has just
+// said no must not read, in the others, that somebody else did.
+func (d *Desk) mine(p *prompt) bool {
+	switch s := p.state; s.State {
+	case "declined":
+		if s.Decline != nil {
+			no, err := wire.Open[wire.Decline](*s.Decline, d.sign)
+			return err == nil && no.Digest == p.digest
+		}
+		h := p.held // until the relay has said what became of it
+		return h != nil && h.verb == wire.VerbDecline && h.attempt == s.Attempt && !h.sent.IsZero()
+	case "answered", "delivered", "done":
+		if s.Sealed != "" && s.Sealed == p.last {
+			return true
+		}
+		if s.Answer != nil { // of this responder, before it was started anew
+			a, err := wire.Open[wire.Answer](*s.Answer, d.sign)
+			return err == nil && a.Digest == p.digest && a.Attempt == s.Attempt
+		}
+	}
+	return false
 }
 
 // finish ends a prompt and takes it off.
@@ -204,9 +232,9 @@ func (d *Desk) obstacle(p *prompt, t time.Time) string {
 		case p.takenAt == p.state.Attempt && p.taken != "":
 			return p.taken
 		case p.state.State == "delivered":
-			return p.by() + " answered, and the job has it"
+			return d.by(p) + " answered, and the job has it"
 		}
-		return p.by() + " answered"
+		return d.by(p) + " answered"
 	}
 	standing, why := p.standing(t)
 	switch {

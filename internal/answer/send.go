@@ -291,7 +291,7 @@ func (d *Desk) settle(p *prompt, s wire.State) {
 	case s.State == "pending":
 		d.forget(p, "your answer did not reach the job in time and is thrown away; it asks anew")
 	case s.State == "answered" || s.State == "delivered" || s.State == "done":
-		d.forget(p, p.by()+" answered; what you answered is thrown away")
+		d.forget(p, d.by(p)+" answered; what you answered is thrown away")
 	default:
 		d.forget(p, "what you answered is thrown away")
 	}

@@ -373,7 +373,7 @@ func TestADeclineIsSaidUntilItIsHeard(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := o.human.wait(t, j.ID(), "over", phase(Over))
-		if p.Why != "ada declined: not mine" {
+		if p.Why != "you declined: not mine" {
 			t.Errorf("ended as %q", p.Why)
 		}
 		var m wire.DeclineMessage
@@ -387,6 +387,82 @@ func TestADeclineIsSaidUntilItIsHeard(t *testing.T) {
 		}
 		if len(sent) < 2 || !bytes.Equal(sent[0].Data, sent[1].Data) {
 			t.Errorf("said %d times, or in different words", len(sent))
+		}
+	})
+}
+
+// With and without names, and whether or not the relay shows what was signed.
+func TestWhoeverDeclinedReadsThatItWasThem(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		mine   bool
+		hidden bool // names
+		pages  bool // the reply is lost; a page says it, without the decline
+		want   string
+	}{
+		{"you", true, false, false, "you declined: no"},
+		{"you, names hidden", true, true, false, "you declined: no"},
+		{"you, names hidden, by a page", true, true, true, "you declined: no"},
+		{"another", false, false, false, "bob declined: no"},
+		{"another, names hidden", false, true, false, "a responder declined: no"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				o := inMemory(t)
+				hide := func(s *wire.State) {
+					if tc.hidden {
+						s.By = ""
+					}
+				}
+				o.relay.OnMessage = func(m answertest.Message, reply *wire.Reply) bool {
+					if reply.State != nil {
+						hide(reply.State)
+					}
+					if reply.Page != nil {
+						for i := range reply.Page.Ended {
+							hide(&reply.Page.Ended[i].State)
+							reply.Page.Ended[i].State.Decline = nil
+						}
+					}
+					return m.Verb != wire.VerbDecline || !tc.pages
+				}
+				o.run()
+				j := gullibleJob(t, project, repo, nil)
+				o.relay.Ask(j)
+				o.human.wait(t, j.ID(), "verified", standing(Verified))
+				if tc.mine {
+					if err := o.desk.Decline(context.Background(), j.ID(), "no"); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					o.relay.Set(j, func(i *wire.Item) { i.State.State, i.State.By, i.State.Why = "declined", "bob", "no" })
+				}
+				if p := o.human.wait(t, j.ID(), "over", phase(Over)); p.Why != tc.want {
+					t.Errorf("ended as %q, want %q", p.Why, tc.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAResponderThatWasStartedAnewKnowsItsAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t)
+		j := gullibleJob(t, project, repo, nil)
+		env, err := wire.Sign(&wire.Answer{Key: o.desk.sign, Digest: j.Digest, Attempt: 1, Ask: wire.AskCode, Decision: wire.DecisionCode, Sealed: j.Digest}, o.keys.sign)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.run()
+		o.relay.Ask(j)
+		o.relay.Set(j, func(i *wire.Item) {
+			i.State.State, i.State.Answer, i.State.Sealed = "delivered", &env, j.Digest.String()
+		})
+		if p := o.human.wait(t, j.ID(), "resting", phase(Resting)); p.Why != "you answered, and the job has it" {
+			t.Errorf("rests as %q", p.Why)
 		}
 	})
 }

@@ -264,7 +264,7 @@ func (c *cutCase) plays(t *testing.T, r *cutRelay) {
 		want["cancel → cancelled"] = 1
 	}
 	over := c.ana.sees(t, id, "it is over", func(s answer.Prompt) bool { return s.Phase == answer.Over })
-	if says := [...]string{"the job has what it asked for", "Ana declined: not today", "withdrawn"}[c.ends]; !strings.HasPrefix(over.Why, says) {
+	if says := [...]string{"the job has what it asked for", "you declined: not today", "withdrawn"}[c.ends]; !strings.HasPrefix(over.Why, says) {
 		t.Errorf("the human reads at last: %q", over.Why)
 	}
 	got := r.decisions(t, id)
