@@ -23,6 +23,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/continuousauth/action/internal/devissuer"
+	"github.com/continuousauth/action/internal/service"
+	"github.com/continuousauth/action/internal/wire"
 )
 
 type demoCmd struct {
@@ -30,7 +32,10 @@ type demoCmd struct {
 	Wait time.Duration `default:"5m" help:"How long the job waits for you."`
 }
 
-const demoRepository = "example/rocket"
+const (
+	demoRepository = "example/rocket"
+	demoService    = "npm"
+)
 
 // Run shows one request from its start to its end.
 func (d *demoCmd) Run(ctx context.Context, sio stdio) (err error) {
@@ -39,6 +44,17 @@ func (d *demoCmd) Run(ctx context.Context, sio stdio) (err error) {
 	otp := sio.getenv("CFA_DEMO_OTP")
 	if otp == "" && !term.IsTerminal(int(sio.in.Fd())) {
 		return &exit{exitUsage, errors.New("there is no terminal to ask you for a code at; give one: make demo OTP=123456")}
+	}
+	if otp != "" {
+		// Before anything is built: a code of another form than the job asks for
+		// would leave everybody waiting for one that never comes.
+		format, err := wire.ParseFormat(service.Format(demoService))
+		if err == nil {
+			err = format.Check(otp)
+		}
+		if err != nil {
+			return &exit{exitUsage, errors.New("OTP must be six digits, as npm's codes are: make demo OTP=123456")}
+		}
 	}
 	dir, err := os.MkdirTemp("", "cfa-demo-")
 	if err != nil {
@@ -118,7 +134,7 @@ projects:
 	seen := newWatch("nobody is on call", "accepted", "sealed")
 	listen := []string{"listen", "--relay", url, "--relay-name", "localhost", "--key-file", keyFile, "--pins", pins}
 	job := exec.CommandContext(ctx, bin["cfa"], "request", "--relay", url, "--relay-name", "localhost", "--project", "rocket",
-		"--service", "npm", "--message", "publish rocket 1.2.3", "--responders", sign, "--timeout", d.Wait.String())
+		"--service", demoService, "--message", "publish rocket 1.2.3", "--responders", sign, "--timeout", d.Wait.String())
 	job.Env = append(issuer.GitHubEnv("release"), "PATH="+sio.getenv("PATH"), "GITHUB_OUTPUT="+outputs)
 	job.Cancel = func() error { return job.Process.Signal(os.Interrupt) }
 	job.WaitDelay = 10 * time.Second

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -19,6 +20,15 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+}
+
+func TestADemoWithAnImpossibleCodeIsWrongUsage(t *testing.T) {
+	t.Parallel()
+	var out, errs strings.Builder
+	getenv := func(name string) string { return map[string]string{"CFA_DEMO_OTP": "12345"}[name] }
+	if code := run(t.Context(), []string{"demo", "--bin", t.TempDir()}, stdio{nil, &out, &errs, getenv}); code != exitUsage || !strings.Contains(errs.String(), "six digits") {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
 }
 
 func TestAGitHubOutputFileIsReadAsTheRunnerReadsIt(t *testing.T) {
