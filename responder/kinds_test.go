@@ -202,7 +202,7 @@ func TestAProgramReadsLinksAndApprovesInPlainLines(t *testing.T) {
 	at = p.waits(at, "#1 link host: www.npmjs.com\n#1 link: "+npmLink+"\n")
 	at = p.waits(at, "#1 your turn: follow the link; the job sees by itself when that is done; or d1 to decline")
 	p.typed("d1 not now\n")
-	at = p.waits(at, "#1 over: ada declined: not now")
+	at = p.waits(at, "#1 over: you declined: not now")
 	j := s.job(repo, nil, s.approval())
 	j.OnAlive = func(a *wire.Alive) bool { a.Details = "one\ntwo"; return true }
 	s.relay.Ask(j)
