@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/continuousauth/action/internal/devissuer"
+	"github.com/continuousauth/action/internal/receipt"
 	"github.com/continuousauth/action/internal/seal"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -47,11 +48,17 @@ func (everyone) Check(c server.ClientAuthentication) bool {
 //	refuses    no rule fits
 //	waits      nobody answers
 //	deaf       … and a withdrawal is not confirmed
+//
+// An approval is given at once too, by one person or by a second one after her:
+//
+//	forges     … with a receipt for another file
+//	meddles    … while somebody changes the file SHA256SUMS
 type relay struct {
 	url  string
 	sign nkeys.KeyPair
 	key  string
-	file string // what the job signed is listed here
+	ben  nkeys.KeyPair // the second person's
+	file string        // what the job signed is listed here
 
 	mu     sync.Mutex
 	asked  map[string]wire.Request
@@ -79,7 +86,9 @@ func startRelay(t testing.TB, dir string) *relay {
 	}
 	sign, err := wire.NewSigningKey()
 	must(err)
-	r := &relay{url: ns.ClientURL(), sign: sign, key: wire.PublicKey(sign), file: filepath.Join(dir, "signed"),
+	ben, err := wire.NewSigningKey()
+	must(err)
+	r := &relay{url: ns.ClientURL(), sign: sign, ben: ben, key: wire.PublicKey(sign), file: filepath.Join(dir, "signed"),
 		asked: map[string]wire.Request{}, digest: map[string]wire.Digest{}, states: map[string]*wire.State{}}
 	must(os.WriteFile(r.file, nil, 0o600))
 	nc, err := nats.Connect(ns.ClientURL())
@@ -141,6 +150,10 @@ func (r *relay) handle(t testing.TB, key, verb string, data []byte) (*wire.Reply
 		switch verb {
 		case wire.VerbRejected, wire.VerbNext:
 			st.State, st.Attempt, st.Reason = "pending", st.Attempt+1, map[string]string{wire.VerbRejected: wire.ReasonRejected, wire.VerbNext: wire.ReasonNext}[verb]
+			if r.asked[key].Ask == wire.AskApproval {
+				r.approve(t, key, st, r.ben)
+				return &wire.Reply{State: st}, nil
+			}
 			code := testCode
 			if verb == wire.VerbNext {
 				code = "222222"
@@ -203,6 +216,12 @@ func (r *relay) handle(t testing.TB, key, verb string, data []byte) (*wire.Reply
 		}
 		st.State, st.By, st.Decline = "declined", "Ana", &e
 		return &wire.Reply{State: st}, nil
+	}
+	if q.Ask == wire.AskApproval {
+		r.approve(t, key, st, r.sign)
+		return &wire.Reply{State: st}, nil
+	}
+	switch q.Project {
 	case "percent":
 		code = "50%0Aoff%25"
 	case "blank":
@@ -237,6 +256,33 @@ func (r *relay) answer(t testing.TB, key string, attempt int, code string) *wire
 	return &wire.Hint{Hint: wire.HintAnswer, Key: key, Envelope: &e, Sealed: &sealed}
 }
 
+// approve is an honest responder's yes, but where the project says otherwise.
+func (r *relay) approve(t testing.TB, key string, st *wire.State, by nkeys.KeyPair) {
+	must := func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	q := r.asked[key]
+	switch q.Project {
+	case "meddles":
+		must(os.WriteFile(filepath.Join(filepath.Dir(r.file), "SHA256SUMS"), []byte("other"), 0o600))
+	case "forges":
+		q.Artifacts = []wire.Artifact{{Name: "evil.tgz", SHA256: wire.Digest{6}}}
+	}
+	a := wire.Answer{Key: wire.PublicKey(by), Digest: r.digest[key], Attempt: st.Attempt, Ask: wire.AskApproval, Decision: wire.DecisionYes, At: time.Now().Unix()}
+	statement, err := receipt.Statement(q, a.Digest, a.Attempt, a.At, a.Key)
+	must(err)
+	a.Receipt, err = receipt.Sign(statement, by)
+	must(err)
+	e, err := wire.Sign(&a, by)
+	must(err)
+	st.Answer = &e
+	if st.Attempt == max(q.Approvals, 1) {
+		st.State, st.By = "done", "Ana"
+	}
+}
+
 // follow is a human who follows a link.
 func (r *relay) follow(t testing.TB, link string) {
 	resp, err := http.Get(link)
@@ -260,7 +306,7 @@ func (r *relay) job(t testing.TB) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(issuer.GitHubEnv("release"), "OTHER="+wire.PublicKey(other), "CFA_RELAY="+r.url, "CFA_RELAY_NAME=relay.test", "KEY="+r.key, "CODE="+testCode)
+	return append(issuer.GitHubEnv("release"), "OTHER="+wire.PublicKey(other), "CFA_RELAY="+r.url, "CFA_RELAY_NAME=relay.test", "KEY="+r.key, "BEN="+wire.PublicKey(r.ben), "CODE="+testCode)
 }
 
 // environment makes getenv of NAME=value lines, and notes what was asked for.
