@@ -435,6 +435,11 @@ func (r *liar) view(to string, q *asked) wire.State {
 			s.Decline = &env
 		}
 	}
+	if n := len(q.rec.Yes); n > 0 && q.rec.Yes[n-1].Attempt == q.rec.Attempt {
+		if env, err := wire.DecodeEnvelope(q.rec.Yes[n-1].Envelope); err == nil {
+			s.Answer = &env
+		}
+	}
 	if r.lies.state != nil {
 		r.lies.state(to, q.rec.Key, &s)
 	}
@@ -500,6 +505,9 @@ func (r *liar) answered(to string, p *responder, b wire.AnswerMessage) (wire.Rep
 	a, err := wire.Open[wire.Answer](b.Answer, signer)
 	if err != nil {
 		return wire.Reply{}, err
+	}
+	if a.Decision == wire.DecisionYes {
+		return r.apply(to, q, lifecycle.Approve{Key: signer, Name: p.name, Attempt: a.Attempt, Envelope: b.Answer.Encode()})
 	}
 	reply, err := r.apply(to, q, lifecycle.Answer{Key: signer, Name: p.name, Attempt: a.Attempt, Sealed: a.Sealed.String(), Envelope: b.Answer.Encode()})
 	if err == nil && q.rec.State == lifecycle.StateAnswered {
@@ -810,7 +818,9 @@ func (p *play) checks() {
 	var codes []string
 	for _, r := range p.here {
 		for _, g := range r.gave() {
-			all, codes = append(all, g), append(codes, g.code)
+			if all = append(all, g); g.code != "" { // a yes is no secret
+				codes = append(codes, g.code)
+			}
 		}
 		for _, shown := range r.prompts() {
 			p.isTrue(r, shown)

@@ -725,6 +725,9 @@ func (r *responder) give(p answer.Prompt, code string) error {
 		}
 	}
 	r.mu.Unlock()
+	if p.Ask == wire.AskApproval {
+		code = ""
+	}
 	a := answer.Answer{ID: p.ID, Attempt: p.Attempt, Code: code}
 	if p.TypeMatch {
 		a.Match = r.readsLog(p.ID)
