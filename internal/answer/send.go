@@ -201,7 +201,11 @@ func (d *Desk) tickHeld(p *prompt, t time.Time) time.Time {
 	h := p.held
 	// Until is on the wall clock; one that was set back ends it too.
 	if !t.Before(h.until) || h.until.Sub(t) > 2*wire.KeepAnswer {
-		d.forget(p, fmt.Sprintf("what you answered did not arrive within %s and is thrown away; if the prompt still waits, answer with a new code", wire.KeepAnswer))
+		again := "answer with a new code"
+		if h.yes {
+			again = "say it again"
+		}
+		d.forget(p, fmt.Sprintf("what you answered did not arrive within %s and is thrown away; if the prompt still waits, %s", wire.KeepAnswer, again))
 		return t
 	}
 	if h.sending || d.conn == nil {

@@ -32,18 +32,19 @@ type File struct {
 
 // Hash reads a file once, and keeps nothing of it.
 func Hash(path string) (f File, err error) {
-	in, err := os.Open(path)
-	if err != nil {
-		return File{}, err
-	}
-	defer in.Close()
-	info, err := in.Stat()
+	// Before it is opened: a pipe would be waited for, for ever.
+	info, err := os.Stat(path)
 	if err != nil {
 		return File{}, err
 	}
 	if !info.Mode().IsRegular() {
 		return File{}, fmt.Errorf("%s is not a file", path)
 	}
+	in, err := os.Open(path)
+	if err != nil {
+		return File{}, err
+	}
+	defer in.Close()
 	h := sha256.New()
 	n, err := io.Copy(h, in)
 	if err != nil {
