@@ -86,6 +86,7 @@ func (h *Home) Env(c Client) []string {
 		// Changesets reads the registry from here only. And whatever else asks for a
 		// host that is not this machine's own finds nobody.
 		"npm_config_registry=" + h.reg.URL() + "/", "HTTP_PROXY=http://127.0.0.1:9", "HTTPS_PROXY=http://127.0.0.1:9", "NO_PROXY=127.0.0.1,localhost",
+		"PNPM_CONFIG_FETCH_RETRY_MINTIMEOUT=50", "PNPM_CONFIG_FETCH_RETRY_MAXTIMEOUT=100", // as in .npmrc, where pnpm does not look for it
 		"NX_DAEMON=false", "NX_NO_CLOUD=true", "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0"}
 	if c == Gem {
 		env = append(env, "RUBYGEMS_HOST="+h.reg.URL(), "GEM_HOST_API_KEY="+h.reg.Token())

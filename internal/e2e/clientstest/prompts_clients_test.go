@@ -27,6 +27,7 @@ var prompts = []struct {
 	{client: Yarn1, args: []string{"yarn", "publish", "--new-version", "1.0.0"}, prepare: single, prompt: `npm one-time password:`, refused: `Incorrect one-time password\.`, echoes: true},
 	{client: Yarn4, args: []string{"yarn", "npm", "publish"}, prepare: berry, prompt: `One-time password:`, refused: `YN0041: Invalid OTP token`},
 	{client: Lerna, args: []string{"lerna", "publish", "from-package", "--yes"}, prepare: alone, prompt: `This operation requires a one-time password:`, refused: `lerna ERR! EOTP`, echoes: true},
+	{client: Changesets, args: []string{"changeset", "publish"}, prepare: alone, prompt: `Enter OTP:`, refused: `npm error code EOTP`, echoes: true},
 	{client: Gem, args: []string{"gem", "push", "it.gem"}, prepare: gemProject, prompt: `Code: `, refused: `Your OTP code is incorrect`, echoes: true},
 }
 
