@@ -3,12 +3,10 @@ package clientstest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -55,25 +53,6 @@ func (h *Home) Write(name, content string) string {
 		h.t.Fatal(err)
 	}
 	return file
-}
-
-// Package makes a package that can be published, and gives its folder.
-func (h *Home) Package(name, version string) string {
-	h.t.Helper()
-	dir := filepath.Join("packages", strings.ReplaceAll(name, "/", "+"))
-	h.manifest(dir, map[string]any{"name": name, "version": version, "description": "a test's", "license": "MIT", "main": "index.js",
-		"publishConfig": map[string]any{"access": "public"}})
-	h.Write(filepath.Join(dir, "index.js"), "module.exports = '"+name+" "+version+"'\n")
-	return filepath.Join(h.dir, dir)
-}
-
-func (h *Home) manifest(dir string, m map[string]any) {
-	h.t.Helper()
-	data, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.Write(filepath.Join(dir, "package.json"), string(data)+"\n")
 }
 
 // Env is the whole environment of a client in this home: nothing of the
@@ -133,12 +112,6 @@ type Result struct {
 func (h *Home) Run(c Client, dir string, env []string, args ...string) Result {
 	h.t.Helper()
 	return Run(h.t, h.Command(c, dir, env, args...))
-}
-
-// Gem runs gem, as [Home.Run] does.
-func (h *Home) Gem(dir string, env []string, args ...string) Result {
-	h.t.Helper()
-	return h.Run(Gem, dir, env, append([]string{"gem"}, args...)...)
 }
 
 // Run runs a command to its end, whatever that is.

@@ -25,21 +25,10 @@ var prompts = []struct {
 	{client: PNPM11, args: []string{"pnpm", "publish", "--no-git-checks"}, prepare: single, prompt: `Enter OTP:`, refused: `ERR_PNPM_OTP_SECOND_CHALLENGE`, echoes: true},
 	{client: PNPM12, args: []string{"pnpm", "publish", "--no-git-checks"}, prepare: single, prompt: `Enter OTP:`, refused: `ERR_PNPM_OTP_SECOND_CHALLENGE`, echoes: true},
 	{client: Yarn1, args: []string{"yarn", "publish", "--new-version", "1.0.0"}, prepare: single, prompt: `npm one-time password:`, refused: `Incorrect one-time password\.`, echoes: true},
-	{client: Yarn4, args: []string{"yarn", "npm", "publish"}, prepare: berry, prompt: `One-time password:`, refused: `YN0041: Invalid OTP token`},
+	{client: Yarn4, args: []string{"yarn", "npm", "publish"}, prepare: (*Home).Berry, prompt: `One-time password:`, refused: `YN0041: Invalid OTP token`},
 	{client: Lerna, args: []string{"lerna", "publish", "from-package", "--yes"}, prepare: alone, prompt: `This operation requires a one-time password:`, refused: `lerna ERR! EOTP`, echoes: true},
 	{client: Changesets, args: []string{"changeset", "publish"}, prepare: alone, prompt: `Enter OTP:`, refused: `npm error code EOTP`, echoes: true},
-	{client: Gem, args: []string{"gem", "push", "it.gem"}, prepare: gemProject, prompt: `Code: `, refused: `Your OTP code is incorrect`, echoes: true},
-}
-
-// berry is a package that yarn 4 has seen: it publishes no other.
-func berry(h *Home, name string) string {
-	h.t.Helper()
-	dir := single(h, name)
-	h.Write("packages/"+name+"/yarn.lock", "")
-	if got := h.Run(Yarn4, dir, nil, "yarn", "install"); got.Code != 0 {
-		h.t.Fatalf("yarn install: %+v", got)
-	}
-	return dir
+	{client: Gem, args: []string{"gem", "push", "it.gem"}, prepare: (*Home).GemPackage, prompt: `Code: `, refused: `Your OTP code is incorrect`, echoes: true},
 }
 
 func TestEachClientAsksOnATerminal(t *testing.T) {
@@ -78,7 +67,7 @@ func TestNeitherYarnTakesACodeFromItsEnvironment(t *testing.T) {
 	env := []string{"NPM_CONFIG_OTP=" + right, "npm_config_otp=" + right, "YARN_OTP=" + right, "yarn_otp=" + right}
 	expect(t, "yarn 1", h.Run(Yarn1, single(h, "one"), env, "yarn", "publish", "--non-interactive"), 1, `Can't answer a question unless a user TTY`)
 	env = []string{"NPM_CONFIG_OTP=" + right, "npm_config_otp=" + right}
-	dir := berry(h, "two")
+	dir := h.Berry("two")
 	expect(t, "yarn 4", h.Run(Yarn4, dir, env, "yarn", "npm", "publish"), 1, `YN0033: .*not running in an interactive terminal`)
 	expect(t, "yarn 4 with a variable of its own", h.Run(Yarn4, dir, []string{"YARN_NPM_OTP=" + right}, "yarn", "npm", "publish"), 1, `Usage Error: Unrecognized or legacy configuration settings found: npmOtp`)
 	for _, q := range publishes(reg) {
@@ -99,7 +88,7 @@ func TestWhatTheYarnsSay(t *testing.T) {
 	}{
 		{Yarn1, []string{"yarn", "publish", "--non-interactive"}, single,
 			`Couldn't publish package: "http://\S+: .*rate limited`, `Request failed "500 Internal Server Error"`, `Couldn't publish package: "http://\S+: ` + npmAgain},
-		{Yarn4, []string{"yarn", "npm", "publish"}, berry,
+		{Yarn4, []string{"yarn", "npm", "publish"}, (*Home).Berry,
 			`YN0035:   Response Code: 429 `, `YN0035:   Response Code: 500 `, `YN0035: ` + npmAgain},
 	} {
 		t.Run(string(tc.client), func(t *testing.T) {
@@ -126,7 +115,7 @@ func TestWhatTheYarnsSay(t *testing.T) {
 func TestYarn4AsksFirstWhetherToOpenANotice(t *testing.T) {
 	t.Parallel()
 	_, h := start(t, registrytest.Config{Factor: registrytest.Both, Codes: []string{right}, Notice: "Open https://example.com/login to use your security key"})
-	term := OnTerminal(t, h.Command(Yarn4, berry(h, "one"), nil, "yarn", "npm", "publish"))
+	term := OnTerminal(t, h.Command(Yarn4, h.Berry("one"), nil, "yarn", "npm", "publish"))
 	term.Expect(`Do you want to try to open this url now\?`)
 	term.Type("n")
 	term.Expect(`One-time password:`)

@@ -3,8 +3,6 @@
 package clientstest
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,63 +37,11 @@ type recipe struct {
 
 func single(h *Home, name string) string { return h.Package(name, "1.0.0") }
 
-// project is a package in a repository of its own, with an origin.
-func project(h *Home, name string) string {
-	bare := filepath.Join(h.dir, "origins", name+".git")
-	if err := os.MkdirAll(bare, 0o755); err != nil {
-		h.t.Fatal(err)
-	}
-	h.Git(bare, "init", "-q", "--bare")
-	dir := h.Package(name, "1.0.0")
-	h.Write(filepath.Join("packages", name, ".npmrc"), "")
-	h.manifest(filepath.Join("packages", name), map[string]any{"name": name, "version": "0.0.0", "license": "MIT",
-		"repository": map[string]any{"type": "git", "url": "file://" + bare},
-		"release": map[string]any{"branches": []string{"main"}, "repositoryUrl": "file://" + bare,
-			"plugins": []string{"@semantic-release/commit-analyzer", "@semantic-release/npm"}}})
-	commit(h, dir)
-	h.Git(dir, "remote", "add", "origin", "file://"+bare)
-	h.Git(dir, "push", "-q", "origin", "main")
-	return dir
-}
-
 // several is a repository with two packages, the first of them with that name.
-func several(h *Home, name string) string { return repository(h, name, name, name+"-two") }
+func several(h *Home, name string) string { return h.Repository(name, name, name+"-two") }
 
 // alone is a repository with one package.
-func alone(h *Home, name string) string { return repository(h, name, name) }
-
-func repository(h *Home, name string, packages ...string) string {
-	dir := filepath.Join("repositories", name)
-	h.manifest(dir, map[string]any{"name": "root", "private": true, "version": "0.0.0", "workspaces": []string{"packages/*"}})
-	for _, p := range packages {
-		h.manifest(filepath.Join(dir, "packages", p), map[string]any{"name": p, "version": "1.0.0", "license": "MIT"})
-	}
-	h.Write(filepath.Join(dir, "lerna.json"), `{"version": "1.0.0", "npmClient": "npm"}`)
-	h.Write(filepath.Join(dir, ".changeset", "config.json"), `{"changelog": false, "commit": false, "access": "public", "baseBranch": "main"}`)
-	h.Write(filepath.Join(dir, "package-lock.json"), `{"name": "root", "lockfileVersion": 3, "packages": {}}`)
-	h.Write(filepath.Join(dir, ".gitignore"), "node_modules\n.nx\n")
-	full := filepath.Join(h.dir, dir)
-	commit(h, full)
-	return full
-}
-
-func commit(h *Home, dir string) {
-	h.Git(dir, "init", "-q")
-	h.Git(dir, "add", "-A")
-	h.Git(dir, "commit", "-qm", "feat: first")
-}
-
-// gemProject is a built gem. Its folder is the whole name, since `gem push` takes a file.
-func gemProject(h *Home, name string) string {
-	h.t.Helper()
-	h.Write(filepath.Join("gems", name, name+".gemspec"), "Gem::Specification.new do |s|\n  s.name = '"+name+"'\n  s.version = '1.0.0'\n"+
-		"  s.summary = 'a test'\n  s.authors = ['a test']\n  s.files = []\n  s.license = 'MIT'\n  s.homepage = 'https://example.com'\nend\n")
-	dir := filepath.Join(h.dir, "gems", name)
-	if built := h.Gem(dir, nil, "build", name+".gemspec", "--output", "it.gem"); built.Code != 0 {
-		h.t.Fatalf("gem build: %+v", built)
-	}
-	return dir
-}
+func alone(h *Home, name string) string { return h.Repository(name, name) }
 
 const npmAgain = `You cannot publish over the previously published versions: 1\.0\.0\.`
 
@@ -137,14 +83,14 @@ var recipes = []recipe{
 		lost: `packages published successfully`, lostCode: 0, again: `No unpublished projects to publish`, againCode: 0, done: `(?s)published successfully:.*right@1\.0\.0`,
 	},
 	{
-		client: SemanticRelease, args: []string{"semantic-release", "--no-ci"}, prepare: project, code: "NPM_CONFIG_OTP",
+		client: SemanticRelease, args: []string{"semantic-release", "--no-ci"}, prepare: (*Home).Released, code: "NPM_CONFIG_OTP",
 		noRetries: []string{"NPM_CONFIG_FETCH_RETRIES=0"},
 		missing:   `(?m)^npm error code EOTP$`, wrong: `(?m)^npm error code EOTP$`, limited: `(?m)^npm error code E429$`,
 		// See TestSemanticReleaseRunAgainSaysSuccessAndPublishesNothing for what again is worth.
 		lost: npmAgain, lostCode: 1, again: `no new version is released`, againCode: 0, done: `Published release 1\.0\.0`,
 	},
 	{
-		client: Gem, args: []string{"gem", "push", "it.gem"}, prepare: gemProject, code: "GEM_HOST_OTP_CODE",
+		client: Gem, args: []string{"gem", "push", "it.gem"}, prepare: (*Home).GemPackage, code: "GEM_HOST_OTP_CODE",
 		missing: regexp.QuoteMeta(registrytest.GemMissing), wrong: regexp.QuoteMeta(registrytest.GemWrong), limited: `(?m)^Retry later$`, forgetsTheLimit: true,
 		lost: `Internal server error`, lostCode: 1, again: `Repushing of gem versions is not allowed`, againCode: 1, done: `Successfully registered gem: right \(1\.0\.0\)`,
 	},
@@ -259,7 +205,7 @@ func TestLernaRunAgainAfterARefusalRefusesToStart(t *testing.T) {
 func TestSemanticReleaseRunAgainSaysSuccessAndPublishesNothing(t *testing.T) {
 	t.Parallel()
 	reg, h := start(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{right}})
-	dir := project(h, "one")
+	dir := h.Released("one")
 	args := []string{"semantic-release", "--no-ci"}
 	expect(t, "first", h.Run(SemanticRelease, dir, []string{"NPM_CONFIG_OTP=" + wrong}, args...), 1, `(?m)^npm error code EOTP$`)
 	expect(t, "second", h.Run(SemanticRelease, dir, []string{"NPM_CONFIG_OTP=" + right}, args...), 0, `no new version is released`)
@@ -276,7 +222,7 @@ func TestGemRepeatsAPushWhoseConnectionBroke(t *testing.T) {
 	t.Parallel()
 	reg, h := start(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{right}})
 	reg.Lose(registrytest.LostConn)
-	got := h.Run(Gem, gemProject(h, "one"), []string{"GEM_HOST_OTP_CODE=" + right}, "gem", "push", "it.gem")
+	got := h.Run(Gem, h.GemPackage("one"), []string{"GEM_HOST_OTP_CODE=" + right}, "gem", "push", "it.gem")
 	expect(t, "push", got, 1, `Repushing of gem versions is not allowed`)
 	if !h.published("one") || len(publishes(reg)) != 2 {
 		t.Errorf("pushes: %v", publishes(reg))

@@ -13,6 +13,7 @@ import (
 // link is a page that somebody is to visit, and what asks for its outcome.
 type link struct {
 	made    time.Time
+	path    string // of its page, before its id
 	visited bool
 	dead    bool
 	token   string
@@ -43,25 +44,36 @@ func (r *Registry) demand(otp string) (reply, bool) {
 		answer.body = map[string]string{"error": "You must provide a one-time pass. Upgrade your client to npm@latest in order to use 2FA."}
 		return answer, true
 	}
-	id, base := uuid(), r.config.LinkBase
-	if base == "" {
-		base = r.URL()
-	}
-	r.links[id] = &link{made: time.Now(), token: random(32)}
+	auth := r.newLink("/auth/cli/")
 	answer.body = map[string]string{
-		"message": "Two-factor authentication is required.", "authUrl": base + "/auth/cli/" + id, "doneUrl": base + "/done/" + id,
+		"message": "Two-factor authentication is required.", "authUrl": auth, "doneUrl": strings.Replace(auth, "/auth/cli/", "/done/", 1),
 	}
 	return answer, true
 }
 
+// newLink makes a link, and gives its page's address; r.mu is held.
+func (r *Registry) newLink(path string) string {
+	id := uuid()
+	r.links[id] = &link{made: time.Now(), path: path, token: random(32)}
+	return r.base() + path + id
+}
+
+// link gives a link that lives, or nil; r.mu is held.
+func (r *Registry) link(id string) *link {
+	if l, ok := r.links[id]; ok && !l.dead && (r.config.LinkLife == 0 || time.Since(l.made) <= r.config.LinkLife) {
+		return l
+	}
+	return nil
+}
+
 // page is what stands behind authUrl and doneUrl; r.mu is held.
 func (r *Registry) page(method, path string) reply {
-	id := path[strings.LastIndexByte(path, '/')+1:]
-	l, ok := r.links[id]
-	if !ok || method != http.MethodGet || l.dead || r.config.LinkLife > 0 && time.Since(l.made) > r.config.LinkLife {
+	at := strings.LastIndexByte(path, '/') + 1
+	l := r.link(path[at:])
+	if l == nil || method != http.MethodGet {
 		return notFound
 	}
-	if strings.HasPrefix(path, "/auth/") {
+	if path[:at] == l.path {
 		// Opening the page is the tap of the finger here: no browser takes part.
 		l.visited = true
 		r.codes[l.token] = 0
@@ -93,15 +105,21 @@ func (r *Registry) Links() []string {
 	var open []string
 	for _, id := range names(r.links) {
 		if l := r.links[id]; !l.visited && !l.dead {
-			open = append(open, r.URL()+"/auth/cli/"+id)
+			open = append(open, r.base()+l.path+id)
 		}
 	}
 	return open
 }
 
-// Visit is the human: it opens the page of a link.
+// Visit is the human: it opens the page of a link of this registry, also of one
+// that claims to be elsewhere.
 func (r *Registry) Visit(authURL string) error {
-	resp, err := r.Client().Get(authURL)
+	path, ok := strings.CutPrefix(authURL, r.base())
+	if !ok {
+		// A test leaves loopback for nothing.
+		return fmt.Errorf("%s is no page of this registry", authURL)
+	}
+	resp, err := r.Client().Get(r.URL() + path)
 	if err != nil {
 		return err
 	}
@@ -110,6 +128,14 @@ func (r *Registry) Visit(authURL string) error {
 		return fmt.Errorf("the page answers %s", resp.Status)
 	}
 	return nil
+}
+
+// base is what the addresses of links begin with.
+func (r *Registry) base() string {
+	if r.config.LinkBase != "" {
+		return r.config.LinkBase
+	}
+	return r.URL()
 }
 
 func uuid() string {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -48,6 +49,8 @@ func (r *Registry) rubygems(method, path string, known bool, body []byte, otp st
 		return text(http.StatusUnauthorized, "Access Denied. Please sign up for an account at https://rubygems.org")
 	case method == http.MethodGet && path == "/api/v1/profile/me.yaml":
 		return text(http.StatusOK, "---\nhandle: "+user+"\nmfa: ui_and_api\n")
+	case strings.HasPrefix(path, verificationPath):
+		return r.verification(method, strings.TrimPrefix(path, verificationPath))
 	case method != http.MethodPost || path != gemsPath:
 		return text(http.StatusNotFound, "Not Found")
 	}
@@ -82,6 +85,33 @@ func (r *Registry) rubygems(method, path string, known bool, body []byte, otp st
 	}
 	r.gems[name] = append(r.gems[name], Version{Name: name, Version: version, Integrity: Integrity(body), Tarball: body})
 	return r.taken(text(http.StatusOK, fmt.Sprintf("Successfully registered gem: %s (%s)", name, version)))
+}
+
+const verificationPath = "/api/v1/webauthn_verification"
+
+// verification is the link that newer gems ask for when a code is missing: its
+// page is [Registry.Visit]ed as any, and the code that comes of it goes where a
+// typed one goes. r.mu is held.
+func (r *Registry) verification(method, rest string) reply {
+	if r.config.Factor != Link && r.config.Factor != Both {
+		return text(http.StatusUnprocessableEntity, "You don't have any security devices")
+	}
+	if rest == "" && method == http.MethodPost {
+		return text(http.StatusOK, r.newLink("/webauthn_verification/"))
+	}
+	id, ok := strings.CutSuffix(strings.TrimPrefix(rest, "/"), "/status.json")
+	if !ok || method != http.MethodGet {
+		return text(http.StatusNotFound, "Not Found")
+	}
+	l := r.link(id)
+	status := map[string]string{"status": "pending"}
+	switch {
+	case l == nil:
+		status = map[string]string{"status": "expired", "message": "The token in the link you used has either expired or been used already."}
+	case l.visited:
+		status = map[string]string{"status": "success", "code": l.token}
+	}
+	return reply{status: http.StatusOK, body: status}
 }
 
 // gemspec reads name and version out of a .gem file: a tar with metadata.gz in it.

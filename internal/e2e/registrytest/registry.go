@@ -351,7 +351,7 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 func (r *Registry) answer(req *http.Request, q Request, body []byte, otp string) reply {
 	path := req.URL.EscapedPath()
 	switch {
-	case strings.HasPrefix(path, "/auth/"), strings.HasPrefix(path, "/done/"):
+	case strings.HasPrefix(path, "/auth/"), strings.HasPrefix(path, "/done/"), strings.HasPrefix(path, "/webauthn_verification/"):
 		return r.page(req.Method, path)
 	case strings.HasPrefix(path, "/api/v1/"):
 		return r.rubygems(req.Method, path, q.Known, body, otp)

@@ -160,6 +160,11 @@ func TestALinkDiesWithItsLife(t *testing.T) {
 		t.Fatalf("doneUrl is %s", challenge.field(t, "doneUrl"))
 	}
 	r.must(t, "GET", done, "", nil, 404)
+	for _, page := range []string{challenge.field(t, "authUrl"), r.URL() + "/auth/cli/x", "https://other.example/"} {
+		if err := r.Visit(page); err == nil {
+			t.Errorf("%s can be visited", page)
+		}
+	}
 }
 
 func TestAPublishIsReadBack(t *testing.T) {
@@ -374,4 +379,31 @@ func TestAGemIsPushedWithACode(t *testing.T) {
 	r.must(t, "POST", gemsPath, "012345", gemFile(t, "name: rocket\n"), 422)
 	r.must(t, "POST", gemsPath, "012345", []byte("no gem"), 422)
 	r.must(t, "GET", "/api/v1/profile/me.yaml", "", nil, 200)
+}
+
+func TestAGemsLinkGivesACode(t *testing.T) {
+	t.Parallel()
+	r := start(t, Config{Factor: Link, Uses: 1})
+	file := gemFile(t, "name: rocket\nversion:\n  version: 1.0.0\n")
+	r.must(t, "POST", gemsPath, "", file, 401)
+	page := r.must(t, "POST", verificationPath, "", nil, 200).body
+	status := verificationPath + page[strings.LastIndexByte(page, '/'):] + "/status.json"
+	if got := r.must(t, "GET", status, "", nil, 200); got.field(t, "status") != "pending" {
+		t.Errorf("before the visit: %s", got.body)
+	}
+	// gem adds the port on which it would hear of it.
+	if err := r.Visit(page + "?port=4711"); err != nil {
+		t.Fatal(err)
+	}
+	got := r.must(t, "GET", status, "", nil, 200)
+	if got.field(t, "status") != "success" {
+		t.Errorf("after the visit: %s", got.body)
+	}
+	r.must(t, "POST", gemsPath, got.field(t, "code"), file, 200)
+	r.ExpireLinks()
+	if got := r.must(t, "GET", status, "", nil, 200); got.field(t, "status") != "expired" {
+		t.Errorf("in the end: %s", got.body)
+	}
+	other := start(t, Config{Factor: Code})
+	other.must(t, "POST", verificationPath, "", nil, 422)
 }
