@@ -158,6 +158,13 @@ func TestTwoMachinesMakeTheSameReleaseAndItsOwnCommitChangesNothing(t *testing.T
 	write(t, narrowed, []byte(config), 0o600)
 	goreleaser(t, other, nil, "release", "--clean", "--skip=publish,announce", "--config", narrowed, "--parallelism=1")
 
+	// What else is released hangs on the release's own commit, and on nothing of the machine.
+	third := filepath.Join(t.TempDir(), "third")
+	git(t, filepath.Dir(other), "clone", "-q", other, third)
+	runs(t, third, []string{"TZ=Pacific/Kiritimati", "LC_ALL=C"}, "sh", "-c",
+		"umask 077 && exec go tool -modfile=tools/release/go.mod goreleaser release --clean --skip=publish,announce --config \"$1\"", "sh", narrowed)
+	same(t, filepath.Join(other, "dist", "checksums.txt"), filepath.Join(third, "dist", "checksums.txt"))
+
 	out := filepath.Join(t.TempDir(), "out")
 	runs(t, other, nil, "tools/release/collect.sh", "dist", out)
 	var want []string
