@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -53,6 +54,8 @@ type Keys struct {
 	now  func() time.Time
 	http *http.Client
 	log  *slog.Logger
+
+	waiting atomic.Int64 // how many tokens wait for any issuer's keys
 }
 
 // KeysOptions are what Keys needs from outside; each may be its zero value.
@@ -67,13 +70,12 @@ type keySet struct {
 	issuer Issuer
 	local  bool // the issuer is plain http on loopback: for development
 
-	mu      sync.Mutex
-	keys    map[string][]crypto.PublicKey // by key id; never changed, only replaced
-	got     time.Time                     // when the keys were fetched; zero: never
-	asked   time.Time                     // when an unknown key last made us ask
-	failed  error                         // of the last fetch
-	waiting int                           // how many tokens wait for it
-	flight  chan struct{}                 // closed when the fetch under way is over; nil: none
+	mu     sync.Mutex
+	keys   map[string][]crypto.PublicKey // by key id; never changed, only replaced
+	got    time.Time                     // when the keys were fetched; zero: never
+	asked  time.Time                     // when an unknown key last made us ask
+	failed error                         // of the last fetch
+	flight chan struct{}                 // closed when the fetch under way is over; nil: none
 }
 
 // NewKeys takes the issuers, and fetches nothing yet. It refuses an issuer whose
@@ -356,9 +358,19 @@ func (k *Keys) fly(s *keySet) <-chan struct{} {
 	return over
 }
 
-// mostWaiting is how many tokens wait for an issuer's keys at once: fewer than a
-// relay has hands.
+// mostWaiting is how many tokens wait for keys at once, of all issuers together:
+// fewer than a relay has hands. A bound for each alone would let two issuers
+// that hang hold them all.
 const mostWaiting = 56
+
+// queue has a token wait, if there is room.
+func (k *Keys) queue() bool {
+	if k.waiting.Add(1) > mostWaiting {
+		k.waiting.Add(-1)
+		return false
+	}
+	return true
+}
 
 // find gives the keys of that id. Only an id that is not known makes it ask the
 // issuer, at most once a minute, and wait a few seconds; a known one is answered
@@ -376,15 +388,13 @@ func (k *Keys) find(ctx context.Context, s *keySet, kid string) ([]crypto.Public
 	}
 	// A token of an unknown key costs a stranger nothing, and each would hold one
 	// of the relay's hands while an issuer does not answer.
-	crowded := over != nil && s.waiting >= mostWaiting
-	if over != nil && !crowded {
-		s.waiting++
-	}
+	waits := over != nil && k.queue()
 	s.mu.Unlock()
-	late := crowded
-	if over != nil && !crowded {
+	late := over != nil && !waits
+	if waits {
 		timer := time.NewTimer(waitAtMost)
 		defer timer.Stop()
+		defer k.waiting.Add(-1)
 		select {
 		case <-over:
 		case <-ctx.Done():
@@ -396,9 +406,6 @@ func (k *Keys) find(ctx context.Context, s *keySet, kid string) ([]crypto.Public
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if over != nil && !crowded {
-		s.waiting--
-	}
 	if keys := s.keys[kid]; keys != nil {
 		return keys, nil
 	}
