@@ -431,7 +431,13 @@ func TestAnIssuerThatIsDownIsAReasonToTryAgain(t *testing.T) {
 	f.issuer.Break(devissuer.Down)
 	f.issuer.Rotate()
 	j.token = f.token(rocketRepo, wire.Audience(relayName, j.pub), nil)
-	refused(t, j.send(j.nc), wire.RefusedBusy, "cannot be fetched now", "try again")
+	r := j.send(j.nc)
+	refused(t, r, wire.RefusedBusy, "cannot be fetched now; try again")
+	// Why is the relay's own affair: it tells of the network that it stands in.
+	if strings.Contains(r.Refused.Error(), "500") || strings.Contains(r.Refused.Error(), "discovery") {
+		t.Errorf("a job is told %q", r.Refused.Error())
+	}
+	f.log.line(t, "decision", j.pub, "outcome=refused", "cannot be fetched now (discovery: answered 500)")
 }
 
 func TestManyJobsAtOnceAreAllLetIn(t *testing.T) {

@@ -420,7 +420,7 @@ func (k *Keys) find(ctx context.Context, s *keySet, kid string) ([]crypto.Public
 	if s.failed != nil && !late {
 		why = s.failed.Error()
 	}
-	return nil, refuse(CodeKeys, fmt.Sprintf("the keys of issuer %s cannot be fetched now (%s)", s.issuer.URL, why), "try again in a minute")
+	return nil, &Error{Code: CodeKeys, Why: fmt.Sprintf("the keys of issuer %s cannot be fetched now", s.issuer.URL), Inside: why, Mend: "try again in a minute"}
 }
 
 // elapsed says whether d has passed since then. A clock that was set back must

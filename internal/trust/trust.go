@@ -53,16 +53,24 @@ type Error struct {
 	Code Code
 	Why  string // what was found
 	Mend string // what would mend it; may be empty
+	// Inside is what only our own side should read, such as what went wrong in
+	// its network; may be empty. A stranger is sent Why and Mend alone.
+	Inside string
 	// cause is what errors.Is and errors.As look into; it is not printed.
 	cause error
 }
 
-// Error is Why, and Mend after a semicolon.
+// Error is Why, Inside in brackets, and Mend after a semicolon: for our own
+// side's people and logs.
 func (e *Error) Error() string {
-	if e.Mend == "" {
-		return e.Why
+	text := e.Why
+	if e.Inside != "" {
+		text += " (" + e.Inside + ")"
 	}
-	return e.Why + "; " + e.Mend
+	if e.Mend != "" {
+		text += "; " + e.Mend
+	}
+	return text
 }
 
 // Unwrap gives the error below, for example wire.ErrVersion.
