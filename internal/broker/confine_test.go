@@ -297,6 +297,29 @@ func TestTheRelayRepliesIntoNobodyElsesInbox(t *testing.T) {
 	})
 }
 
+// The last word of a subject is the client's own, and goes into the log.
+func TestAClientsWordIsCutAndCleanedInTheLog(t *testing.T) {
+	t.Parallel()
+	f := startFixture(t)
+	j := f.accepted(rocketRepo, "rocket")
+	for _, reply := range []string{wire.InboxPrefix(j.pub) + ".r", wire.InboxPrefix(f.ana.key()) + ".r"} {
+		for _, verb := range []string{"\u202eevil", "\x1b[2Jevil", strings.Repeat("evil", 3000)} {
+			if err := j.nc.PublishRequest(wire.JobSubject(j.pub, verb), reply, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, what := range []string{"what=<U+202E>evil", "what=<U+001B>[2Jevil", "verb=<U+202E>evil", "what=evilevil"} {
+		f.log.line(t, "decision", j.pub, "outcome=refused", what)
+	}
+	eventually(t, "each is in the log", func() bool { return strings.Count(f.log.String(), "evil…") == 2 })
+	for line := range strings.Lines(f.log.String()) {
+		if len(line) > 1000 || strings.ContainsAny(line, "\u202e\x1b") || strings.Contains(line, `\u202e`) || strings.Contains(line, `\x1b`) {
+			t.Errorf("a line of %d bytes: %.200s", len(line), line)
+		}
+	}
+}
+
 // userOf finds which account a connection was placed in.
 func (f *fixture) placedIn(id uint64) string {
 	f.t.Helper()

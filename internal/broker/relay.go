@@ -313,10 +313,12 @@ func (r *Relay) dispatch(m *nats.Msg) {
 	if !ok {
 		return
 	}
+	// The client's own word, of any length: as the log shows it.
+	said := wire.CleanName(verb, 40)
 	// NATS checks where a client publishes and listens, not where it asks a
 	// reply to go: that could be another's inbox, or the store.
 	if m.Reply != "" && !wire.OwnReply(key, m.Reply) {
-		r.log.Warn("decision", "what", "message dropped", "key", key, "verb", verb, "outcome", "refused", "why", "its reply subject is not in its sender's own inbox")
+		r.log.Warn("decision", "what", "message dropped", "key", key, "verb", said, "outcome", "refused", "why", "its reply subject is not in its sender's own inbox")
 		return
 	}
 	// Anybody with an ID token of a CI that is known here may connect for a
@@ -349,7 +351,7 @@ func (r *Relay) dispatch(m *nats.Msg) {
 		}
 		if err != nil {
 			reply = wire.Reply{Refused: r.refusal(err)}
-			r.log.Info("decision", "what", verb, "key", key, "outcome", "refused", "code", reply.Refused.Code, "why", logged(err))
+			r.log.Info("decision", "what", said, "key", key, "outcome", "refused", "code", reply.Refused.Code, "why", logged(err))
 		}
 		reply.V = wire.Version
 		if m.Reply == "" {
@@ -357,11 +359,11 @@ func (r *Relay) dispatch(m *nats.Msg) {
 		}
 		data, err := json.Marshal(reply)
 		if err != nil {
-			r.log.Error("reply does not encode", "verb", verb, "error", err)
+			r.log.Error("reply does not encode", "verb", said, "error", err)
 			return
 		}
 		if err := m.Respond(data); err != nil {
-			r.log.Warn("reply not sent", "verb", verb, "key", key, "error", err)
+			r.log.Warn("reply not sent", "verb", said, "key", key, "error", err)
 		}
 	})
 }
