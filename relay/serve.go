@@ -36,6 +36,11 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 		h = slog.NewJSONHandler(io.err, &slog.HandlerOptions{Level: level})
 	}
 	log := slog.New(h)
+	// Before the start, which may wait for issuers: a SIGHUP that nobody takes
+	// ends the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	relay, err := broker.Start(ctx, config, broker.Options{
 		Log:    log,
 		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkHosts: service.LinkHosts,
@@ -50,9 +55,6 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	if u := relay.WebSocketURL(); u != "" {
 		fmt.Fprintf(io.out, "serving %s\n", u)
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-hup:

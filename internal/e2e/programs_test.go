@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -23,6 +24,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -506,6 +508,43 @@ func TestSIGHUPTakesANewFileWholeOrNotAtAll(t *testing.T) {
 	if st.code != 0 || !strings.Contains(st.out.String(), `"relay":"localhost"`) {
 		t.Errorf("status: %d %s", st.code, st.out)
 	}
+}
+
+// A reload that comes while the relay starts, as from a deployment that does both
+// at once, waits for the start. It ended the relay before.
+func TestSIGHUPWhileTheRelayStartsIsAReload(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.relay.signal(syscall.SIGTERM)
+	w.relay.wait()
+	// The start waits for this issuer, and says so by asking it.
+	asked, answer := make(chan struct{}, 16), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-answer:
+		case <-r.Context().Done():
+		}
+		http.Error(rw, "not now", http.StatusInternalServerError)
+	}))
+	t.Cleanup(slow.Close)
+	text, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.config, bytes.Replace(text, []byte("issuers:\n"), []byte(fmt.Sprintf("issuers:\n  - {name: slow, provider: github, url: %q}\n", slow.URL)), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	relay := start(t, nil, "cfa-relay", "serve", "--config", w.config)
+	select {
+	case <-asked:
+	case <-relay.done:
+		t.Fatal("the relay ended")
+	}
+	relay.signal(syscall.SIGHUP)
+	close(answer)
+	relay.waitFor(`serving nats://`)
+	relay.waitFor(`configuration reloaded`)
 }
 
 func TestARemovedResponderIsOutAtOnce(t *testing.T) {
