@@ -18,8 +18,9 @@ const SomeResponder = "a responder"
 // repository look like one's own) are written out as <U+XXXX>, and a run of
 // spaces becomes one, so that no text can lay itself out as lines of ours where
 // a terminal wraps it. It is cut at limit characters. Letters of Latin-1 and
-// Latin Extended-A, Han, kana and Hangul stay, because no ASCII letter can be
-// taken for them.
+// Latin Extended-A, Han, kana and Hangul stay, because no ASCII character can be
+// taken for them: without those few that are drawn as one, or as two (see
+// [strokes] and [plain]).
 func Clean(s string, limit int) string {
 	var b strings.Builder
 	n := 0
@@ -63,11 +64,19 @@ func CleanName(s string, limit int) string {
 	return b.String()
 }
 
+// strokes are letters of Han and kana that are one stroke or two, as a dash, a
+// slash, a bar and their like are: acme一widgets, acmeノwidgets.
+const strokes = "一ー" + "二ニ" + "丨亅" + "ノ丿" + "丶ヽ乀乁" + "くゝ" + "へヘ" + "十" + "匚匸" + "丅" + "乚" + "乂" // - = | / \ <> ^ + [ T L X
+
 func plain(r rune) bool {
 	switch {
 	case r >= 0x20 && r < 0x7F:
 		return true
-	case r == 'ı' || r == 'ſ' || r == 'ĸ' || r == 'ŉ' || r == '×': // i, f, k, 'n, x
+	case r == 'ı' || r == 'ſ' || r == 'ĸ' || r == 'ŉ' || r == '×' || r == '÷': // i, f, k, 'n, x, -
+		return false
+	case r == 'Ĳ' || r == 'ĳ' || r == 'Ŀ' || r == 'ŀ': // IJ, ij, L·, l·
+		return false
+	case strings.ContainsRune(strokes, r):
 		return false
 	case r >= 0x00C0 && r <= 0x017E:
 		return true

@@ -38,7 +38,13 @@ func TestTextFromOutsideCannotDriveATerminalOrPassForAnother(t *testing.T) {
 		{"mathematical letters", "\U0001d41acme", "<U+1D41A>cme"},
 		{"Roman numeral", "\u2170", "<U+2170>"},
 		{"dotless i, long s, kra", "\u0131\u017f\u0138", "<U+0131><U+017F><U+0138>"},
-		{"multiplication sign", "\u00d7", "<U+00D7>"},
+		{"multiplication and division signs", "\u00d7\u00f7", "<U+00D7><U+00F7>"},
+		{"two letters in one", "\u0132\u0133 \u013f\u0140 \u0149", "<U+0132><U+0133> <U+013F><U+0140> <U+0149>"},
+		{"Han as a bar and a dash", "a\u4e28b\u4e00c", "a<U+4E28>b<U+4E00>c"},
+		{"kana as a dash and a slash", "acme\u30cewidgets\u30fc1", "acme<U+30CE>widgets<U+30FC>1"},
+		{"Han as slashes", "\u4e3f\u4e36\u4e40", "<U+4E3F><U+4E36><U+4E40>"},
+		{"as an equals sign", "\u4e8c\u30cb", "<U+4E8C><U+30CB>"},
+		{"as an arrow", "\u304f\u309d\u3078\u30d8", "<U+304F><U+309D><U+3078><U+30D8>"},
 		{"combining marks", "e\u0301", "e<U+0301>"},
 		{"division slash", "acme\u2215widgets", "acme<U+2215>widgets"},
 		{"zero width", "ac\u200bme\u200c\u200d\ufeff\u2060", "ac<U+200B>me<U+200C><U+200D><U+FEFF><U+2060>"},
@@ -118,7 +124,7 @@ func TestTextIsCutAtItsLimit(t *testing.T) {
 
 func FuzzClean(f *testing.F) {
 	seed(f, func(s string) { f.Add(s, 40) }, []string{
-		"plain", "\x1b[31m", "\u202e", "\u0430cme", "\uff41", "\u200b", "\xff\xc0\xaf", "Łódź 東京 한국", "ı ſ ĸ ŉ ×", "…", "<U+202E>", strings.Repeat("ü", 50), "a   b    ", "\U000e0041\ufe0f\u3164",
+		"plain", "\x1b[31m", "\u202e", "\u0430cme", "\uff41", "\u200b", "\xff\xc0\xaf", "Łódź 東京 한국", "ı ſ ĸ ŉ × ÷ ĳ ŀ", "一ーノ丨", "…", "<U+202E>", strings.Repeat("ü", 50), "a   b    ", "\U000e0041\ufe0f\u3164",
 	})
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		if limit < 0 || limit > 1000 {
@@ -162,8 +168,8 @@ func harmless(r rune) bool {
 	if r < utf8.RuneSelf {
 		return unicode.IsPrint(r)
 	}
-	if !unicode.IsLetter(r) && r != '÷' || strings.ContainsRune("ıſĸŉ", r) {
+	if !unicode.IsLetter(r) || strings.ContainsRune("ıſĸŉĲĳĿŀ", r) || strings.ContainsRune("一ー二ニ丨亅ノ丿丶ヽ乀乁くゝへヘ十匚匸丅乚乂", r) {
 		return false
 	}
-	return r <= 0x17E || unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul) || r == 'ー'
+	return r <= 0x17E || unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul)
 }
