@@ -281,9 +281,9 @@ func TestAHumanAtATerminalSeesTheFactsAndTypesTheCodeUnseen(t *testing.T) {
 	if c := got(t, j); c != code {
 		t.Errorf("the job opened %q", c)
 	}
-	at = p.waits(at, "#1 note: the job has your code")
+	at = p.waits(at, "#1 note: the relay says that the job has your code")
 	s.relay.Set(j, func(i *wire.Item) { i.State.State = "done" })
-	at = p.waits(at, "#1 over: the job has what it asked for")
+	at = p.waits(at, "#1 over: the relay says that the job has what it asked for")
 	p.typed("quit\r")
 	if err := p.ends(); err != nil {
 		t.Errorf("ended with %v", err)
@@ -441,7 +441,7 @@ func TestPinsThatAreAddedMeanwhileCountAtOnce(t *testing.T) {
 	}
 	at = p.waits(at, "the pins from before still count")
 	p.typed("1\n" + code + "\n")
-	p.waits(at, "#1 note: the job has your code")
+	p.waits(at, "#1 note: the relay says that the job has your code")
 	if c := got(t, j); c != code {
 		t.Errorf("the job opened %q", c)
 	}
@@ -465,7 +465,7 @@ func TestWithoutATerminalAProgramReadsAndWritesPlainLines(t *testing.T) {
 	at = p.waits(at, "#1 next line: code, 6 digits")
 	p.typed(code + "\n")
 	at = p.waits(at, "#1 sealed: ")
-	at = p.waits(at, "#1 note: the job has your code")
+	at = p.waits(at, "#1 note: the relay says that the job has your code")
 	if c := got(t, j); c != code {
 		t.Errorf("the job opened %q", c)
 	}
@@ -517,7 +517,7 @@ func TestAnAnswerCommandAnswersUnattendedAndSaysSo(t *testing.T) {
 	s.relay.Ask(j)
 	at = p.waits(at, "#2 unattended: ")
 	at = p.waits(at, "#2 sealed: ")
-	at = p.waits(at, "#2 note: the job has your code")
+	at = p.waits(at, "#2 note: the relay says that the job has your code")
 	if c := got(t, j); c != code {
 		t.Errorf("the job opened %q", c)
 	}

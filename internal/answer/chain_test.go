@@ -45,7 +45,9 @@ func TestACodeReachesTheJobThatProvedItself(t *testing.T) {
 	if got := received(t, j); got != code {
 		t.Fatalf("the job opened %q", got)
 	}
-	o.human.wait(t, j.ID(), "delivered", func(p Prompt) bool { return p.Phase == Resting && p.Note == "the job has your code" })
+	o.human.wait(t, j.ID(), "delivered", func(p Prompt) bool {
+		return p.Phase == Resting && p.Note == "the relay says that the job has your code"
+	})
 	o.relay.Set(j, func(i *wire.Item) { i.State.State = "done" })
 	o.human.wait(t, j.ID(), "over", phase(Over))
 
@@ -407,7 +409,7 @@ func TestACutConnectionMissesNothing(t *testing.T) {
 			if got := received(t, j); got != code {
 				t.Errorf("the job opened %q", got)
 			}
-			o.human.wait(t, j.ID(), "delivered", func(p Prompt) bool { return p.Note == "the job has your code" })
+			o.human.wait(t, j.ID(), "delivered", func(p Prompt) bool { return p.Note == "the relay says that the job has your code" })
 			if codes := j.Codes(); len(codes) != 1 {
 				t.Errorf("the job got %d codes", len(codes))
 			}

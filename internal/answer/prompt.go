@@ -103,11 +103,11 @@ func (d *Desk) ending(p *prompt) string {
 	case "done":
 		switch p.request.Ask {
 		case wire.AskApproval:
-			return with("it is approved")
+			return with("the relay says that it is approved")
 		case wire.AskLink:
-			return with("the job is done with it")
+			return with("the relay says that the job is done with it")
 		}
-		return with("the job has what it asked for")
+		return with("the relay says that the job has what it asked for")
 	case "declined":
 		return with(who + " declined")
 	case "expired":
@@ -232,7 +232,7 @@ func (d *Desk) obstacle(p *prompt, t time.Time) string {
 		case p.takenAt == p.state.Attempt && p.taken != "":
 			return p.taken
 		case p.state.State == "delivered":
-			return d.by(p) + " answered, and the job has it"
+			return "the relay says that " + d.by(p) + " answered, and that the job has it"
 		}
 		return d.by(p) + " answered"
 	}

@@ -291,7 +291,7 @@ func (d *Desk) settle(p *prompt, s wire.State) {
 			h.next = t
 		}
 	case (s.State == "delivered" || s.State == "done") && mine:
-		d.forget(p, "the job has your code")
+		d.forget(p, "the relay says that the job has your code")
 	case s.State == "pending":
 		d.forget(p, "your answer did not reach the job in time and is thrown away; it asks anew")
 	case s.State == "answered" || s.State == "delivered" || s.State == "done":

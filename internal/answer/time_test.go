@@ -149,7 +149,9 @@ func TestAnAnswerIsSentAgainAsTheSameBytesUntilTheJobHasIt(t *testing.T) {
 		if got := received(t, j); got != code {
 			t.Errorf("the job opened %q", got)
 		}
-		o.human.wait(t, j.ID(), "delivered", func(p Prompt) bool { return p.Phase == Resting && p.Note == "the job has your code" })
+		o.human.wait(t, j.ID(), "delivered", func(p Prompt) bool {
+			return p.Phase == Resting && p.Note == "the relay says that the job has your code"
+		})
 		n := len(o.relay.Messages(wire.VerbAnswer))
 		time.Sleep(time.Minute)
 		if again := len(o.relay.Messages(wire.VerbAnswer)); again != n {

@@ -264,7 +264,7 @@ func (c *cutCase) plays(t *testing.T, r *cutRelay) {
 		want["cancel → cancelled"] = 1
 	}
 	over := c.ana.sees(t, id, "it is over", func(s answer.Prompt) bool { return s.Phase == answer.Over })
-	if says := [...]string{"the job has what it asked for", "you declined: not today", "withdrawn"}[c.ends]; !strings.HasPrefix(over.Why, says) {
+	if says := [...]string{"the relay says that the job has what it asked for", "you declined: not today", "withdrawn"}[c.ends]; !strings.HasPrefix(over.Why, says) {
 		t.Errorf("the human reads at last: %q", over.Why)
 	}
 	got := r.decisions(t, id)
@@ -288,7 +288,7 @@ func (c *cutCase) delivers(t *testing.T) {
 	if a := c.job.takes(t); a.Code() != code || a.Attempt != 1 {
 		t.Errorf("the job took an answer to attempt %d, and the human's code: %v", a.Attempt, a.Code() == code)
 	}
-	c.ana.sees(t, id, "it has arrived", func(s answer.Prompt) bool { return s.Note == "the job has your code" })
+	c.ana.sees(t, id, "it has arrived", func(s answer.Prompt) bool { return s.Note == "the relay says that the job has your code" })
 	c.job.finishes(t)
 	if n := len(c.ana.gave()); n != 1 {
 		t.Errorf("the human gave %d codes", n)
