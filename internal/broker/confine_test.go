@@ -23,8 +23,10 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -274,8 +276,17 @@ func TestTheRelayRepliesIntoNobodyElsesInbox(t *testing.T) {
 				}
 			}
 		}
+		// On record is one note of it, however often it was tried, and nothing else.
+		var note *jetstream.RawStreamMsg
+		eventually(t, "it is on record", func() bool {
+			note, err = f.relay.store.stream.GetLastMsgForSubject(t.Context(), droppedPrefix+a.pub)
+			return err == nil
+		})
+		if n, err := lifecycle.DecodeNote(note.Data); err != nil || n.About != lifecycle.AboutDropped || n.Key != a.pub || n.Name != wire.VerbState {
+			t.Errorf("on record: %v %+v", err, n)
+		}
 		after, err := f.relay.store.stream.Info(t.Context())
-		if err != nil || after.State.LastSeq != before.State.LastSeq {
+		if err != nil || after.State.LastSeq != before.State.LastSeq+1 {
 			t.Errorf("the stream has changed: %v %d %d", err, before.State.LastSeq, after.State.LastSeq)
 		}
 

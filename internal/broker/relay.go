@@ -71,6 +71,7 @@ type Relay struct {
 	traffic    *traffic
 	challenges *throttle // at most one challenge per responder and request per ChallengeEvery
 	alives     *throttle
+	dropped    *throttle // notes of dropped messages
 
 	ctx     context.Context // ends with the relay
 	cancel  context.CancelFunc
@@ -103,6 +104,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 		traffic:    newTraffic(),
 		challenges: newThrottle(wire.ChallengeEvery),
 		alives:     newThrottle(time.Second),
+		dropped:    newThrottle(time.Minute),
 		slots:      make(chan struct{}, handlersAtOnce),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -319,6 +321,7 @@ func (r *Relay) dispatch(m *nats.Msg) {
 	// reply to go: that could be another's inbox, or the store.
 	if m.Reply != "" && !wire.OwnReply(key, m.Reply) {
 		r.log.Warn("decision", "what", "message dropped", "key", key, "verb", said, "outcome", "refused", "why", "its reply subject is not in its sender's own inbox")
+		r.noteDropped(key, wire.CleanName(said, 200)) // written out it can be long
 		return
 	}
 	// Anybody with an ID token of a CI that is known here may connect for a
@@ -364,6 +367,21 @@ func (r *Relay) dispatch(m *nats.Msg) {
 		}
 		if err := m.Respond(data); err != nil {
 			r.log.Warn("reply not sent", "verb", said, "key", key, "error", err)
+		}
+	})
+}
+
+// noteDropped puts a dropped message on record: one a minute at most, because it
+// is for strangers to cause and the record is kept for long. The log has more.
+func (r *Relay) noteDropped(key, verb string) {
+	if !r.dropped.allow("", r.now()) || !r.store.room() {
+		return
+	}
+	r.goDo(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
+		defer cancel()
+		if err := r.store.noteDropped(ctx, key, verb); err != nil {
+			r.log.Warn("a dropped message is not on record", "key", key, "error", err)
 		}
 	})
 }

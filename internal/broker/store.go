@@ -24,6 +24,7 @@ const (
 	streamName    = "CFA"
 	requestPrefix = "cfa.store.v1.request."
 	unboundPrefix = "cfa.store.v1.unbound."
+	droppedPrefix = "cfa.store.v1.dropped."
 )
 
 var (
@@ -547,6 +548,19 @@ func (s *store) forgetEnded() {
 	if len(s.ended) > 10_000 {
 		clear(s.ended)
 	}
+}
+
+// noteDropped puts a message that was dropped on record, once for each key.
+func (s *store) noteDropped(ctx context.Context, key, verb string) error {
+	data, err := lifecycle.Note{V: lifecycle.Version, Op: operationID(), At: s.now().UnixMilli(), About: lifecycle.AboutDropped, Name: verb, Key: key}.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: droppedPrefix + key, Data: data}, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
+	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return nil // it is there already
+	}
+	return err
 }
 
 // claimToken notes which key an unbound ID token came with, for as long as the

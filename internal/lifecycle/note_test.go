@@ -23,6 +23,7 @@ func notes() map[string]Note {
 		"removed": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Connect, n.Person, n.Until = AboutEnrolment, "rocket", "AKEY", "UKEY", "Ana", 1
 		}),
+		"dropped": with(func(n *Note) { n.About, n.Name, n.Key = AboutDropped, "state", "UKEY" }),
 		"token": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Envelope = AboutToken, hash, "UKEY", json.RawMessage(`{"v":1}`)
 		}),
