@@ -6,12 +6,14 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
@@ -190,6 +192,32 @@ func TestAResponderIsLetInWhereItMeansToBe(t *testing.T) {
 			t.Errorf("the responder itself: %s", got)
 		}
 	})
+}
+
+// Who connects and says nothing has proved nothing, and holds one of the server's
+// connections for that.
+func TestAConnectionThatNeverSaysWhoItIsIsClosed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.start(f.configText(t.TempDir(), onLoopback), Options{embed: func(o *server.Options) {
+		if o.AuthTimeout <= 0 || o.AuthTimeout > 60 {
+			t.Errorf("the server waits %v s for a CONNECT", o.AuthTimeout)
+		}
+		o.AuthTimeout = 2 // the same, sooner
+	}})
+	e := f.knock(f.address())
+	began := time.Now()
+	line, err := e.next()
+	if err != nil || !strings.Contains(line, "Authentication Timeout") {
+		t.Errorf("%q, %v", line, err)
+	}
+	if rest, err := io.ReadAll(e.lines); err != nil || len(rest) != 0 {
+		t.Errorf("it goes on: %q, %v", rest, err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("closed after %s", took)
+	}
+	f.accepted(rocketRepo, "rocket") // who says it in time goes on
 }
 
 // nats-server cuts a CONNECT line off at 4 KiB by default, and repositories with

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,6 +37,7 @@ type external struct {
 
 	dir    string
 	server *server.Server
+	before func(*server.Server) // is called before the server starts; nil: nothing
 }
 
 // newExternal makes keys and seed files. Nothing runs yet.
@@ -109,6 +111,9 @@ func (x *external) runFile(t testing.TB, path string) {
 	opts.NoSigs, opts.NoLog = true, true
 	if x.server, err = server.NewServer(opts); err != nil {
 		t.Fatal(err)
+	}
+	if x.before != nil {
+		x.before(x.server)
 	}
 	x.server.Start()
 	t.Cleanup(func() { x.server.Shutdown(); x.server.WaitForShutdown() })
@@ -497,4 +502,67 @@ func TestWhatIsAskedOfTheCalloutIsJudgedInOrder(t *testing.T) {
 			t.Errorf("%s: %v, not %q", c.name, err, c.why)
 		}
 	}
+}
+
+// refusals counts whom a NATS server refuses, by the key that they showed.
+type refusals struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func (r *refusals) Errorf(format string, v ...any) {
+	_, rest, refused := strings.Cut(fmt.Sprintf(format, v...), "authentication error - Nkey \"")
+	if key, _, ok := strings.Cut(rest, "\""); refused && ok {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.count[key]++
+	}
+}
+func (r *refusals) Noticef(string, ...any) {}
+func (r *refusals) Warnf(string, ...any)   {}
+func (r *refusals) Fatalf(string, ...any)  {}
+func (r *refusals) Debugf(string, ...any)  {}
+func (r *refusals) Tracef(string, ...any)  {}
+
+// nats.go gives a connection up for ever at its second equal refusal in a row. A
+// server that comes up before its users do would leave a relay that runs and
+// serves nobody.
+func TestARelayThatItsServerRefusesForAWhileComesBack(t *testing.T) {
+	t.Parallel()
+	x := newExternal(t, false)
+	x.run(t)
+	f := newFixture(t)
+	f.server = x.server
+	f.start(f.configText(t.TempDir(), x.section(0)), Options{})
+	x.Port = x.server.Addr().(*net.TCPAddr).Port
+	stop := func() { x.server.Shutdown(); x.server.WaitForShutdown() }
+
+	stop()
+	seen := &refusals{count: map[string]int{}}
+	other := &external{before: func(s *server.Server) { s.SetLoggerV2(seen, false, false, false) }}
+	empty := filepath.Join(t.TempDir(), "nats.conf")
+	write(t, empty, []byte(fmt.Sprintf("listen: \"127.0.0.1:%d\"\naccounts { CFA { users: [ { nkey: %s } ] } }\n", x.Port, f.ana.key())))
+	other.runFile(t, empty)
+	own := x.Relays[0]
+	eventually(t, "each of the relay's connections is refused three times", func() bool {
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		for _, key := range []string{own.System, own.Callout, own.Client, own.StoreUser} {
+			if seen.count[key] < 3 {
+				return false
+			}
+		}
+		return true
+	})
+	other.server.Shutdown()
+	other.server.WaitForShutdown()
+
+	x.run(t)
+	f.server = x.server
+	for name, nc := range map[string]*nats.Conn{"system": f.relay.net.system, "callout": f.relay.net.callout, "client": f.relay.net.client, "store": f.relay.net.store} {
+		eventually(t, name+" is connected again", nc.IsConnected)
+	}
+	ana := f.sit(f.ana)
+	j := f.accepted(rocketRepo, "rocket")
+	must(t, ana.say(wire.VerbOpen, f.ana.openMessage(t, j)))
 }

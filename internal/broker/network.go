@@ -52,12 +52,12 @@ func (r *Relay) openNetwork(ctx context.Context, c *Config) (*network, error) {
 	if c.NATS != nil {
 		return joinNetwork(ctx, c, r.log)
 	}
-	return embedNetwork(ctx, c, r.log)
+	return embedNetwork(ctx, c, r.log, r.opts.embed)
 }
 
 // embedNetwork runs a server in this process. Its keys are made anew at each
 // start and never leave memory.
-func embedNetwork(ctx context.Context, c *Config, log *slog.Logger) (_ *network, err error) {
+func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(*server.Options)) (_ *network, err error) {
 	n := &network{account: "CFA", secure: c.TLS.Cert != ""}
 	kp, err := nkeys.CreateAccount()
 	if err != nil {
@@ -147,6 +147,9 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger) (_ *network,
 	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if change != nil {
+		change(opts)
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {

@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/continuousauth/action/internal/trust"
@@ -46,6 +47,8 @@ type Options struct {
 	// opened is called with the store before anything uses it: tests step in
 	// there, between reading and appending.
 	opened func(*store)
+	// embed is called with the embedded server's options before it starts.
+	embed func(*server.Options)
 }
 
 // rules is everything that a reload replaces, as one value.
