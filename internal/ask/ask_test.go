@@ -1102,6 +1102,28 @@ func TestWithoutAnIDTokenTheReasonIsTold(t *testing.T) {
 	}
 }
 
+func TestATokenServiceThatHangsIsToBlameAndNotTheRelay(t *testing.T) {
+	t.Parallel()
+	play(t, func(c *Config) { c.Timeout = 5 * time.Second }, func(t *testing.T, g *stage) {
+		g.issuer.slows(time.Hour)
+		start := time.Now()
+		f := g.awaits(t.Context()).fails(t, ErrUnreachable)
+		if !strings.Contains(f.What, "no ID token") || !strings.Contains(f.Next, "status page of Test CI") || strings.Contains(f.Error(), "relay") {
+			t.Error(f)
+		}
+		if d := time.Since(start); d != 5*time.Second || g.connected() != 0 {
+			t.Errorf("after %s and %d connects", d, g.connected())
+		}
+	})
+	// A relay that was not reached before stays the reason.
+	play(t, func(c *Config) { c.Timeout = 90 * time.Second }, func(t *testing.T, g *stage) {
+		g.admits(func(int, string) error { g.issuer.slows(time.Hour); return dial.ErrUnreachable })
+		if f := g.awaits(t.Context()).fails(t, ErrUnreachable); !strings.Contains(f.What, "the relay was not reached") {
+			t.Error(f)
+		}
+	})
+}
+
 func TestAMissingCircleCICommandIsNamedAndNoStatusPage(t *testing.T) {
 	t.Parallel()
 	play(t, func(c *Config) {

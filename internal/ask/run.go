@@ -135,6 +135,10 @@ func (s *Session) reach(ctx context.Context) (link, error) {
 			return conn, nil
 		}
 		if ctx.Err() != nil {
+			f, ours := errors.AsType[*Failure](err)
+			if ours && last == nil && !s.isAccepted() && errors.Is(context.Cause(ctx), errLate) {
+				return nil, f // nothing was ever sent to the relay: it is not to blame
+			}
 			return nil, s.unreached(context.Cause(ctx), last)
 		}
 		s.log.Debug("connect failed", "err", err)

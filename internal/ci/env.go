@@ -118,6 +118,13 @@ type final struct{ error }
 // between. Token services are known to hang and to fail for a moment.
 func (e Env) retry(ctx context.Context, limit time.Duration, ask func(context.Context) (string, error)) (string, error) {
 	pause := firstWait
+	var last error // what the token service said is news; that time ran out is not
+	givenUp := func(why error) error {
+		if last != nil {
+			return fmt.Errorf("%w; asking for an ID token again was given up: %w", last, why)
+		}
+		return fmt.Errorf("asking for an ID token was given up: %w", why)
+	}
 	for n := 1; ; n++ {
 		one, cancel := context.WithTimeout(ctx, limit)
 		token, err := ask(one)
@@ -126,7 +133,7 @@ func (e Env) retry(ctx context.Context, limit time.Duration, ask func(context.Co
 			return token, nil
 		}
 		if ctx.Err() != nil {
-			return "", fmt.Errorf("asking for an ID token was given up: %w", context.Cause(ctx))
+			return "", givenUp(context.Cause(ctx))
 		}
 		if f, ok := errors.AsType[final](err); ok {
 			return "", f.error
@@ -134,10 +141,11 @@ func (e Env) retry(ctx context.Context, limit time.Duration, ask func(context.Co
 		if n == tries {
 			return "", fmt.Errorf("%w (asked %d times)", err, tries)
 		}
+		last = err
 		// Up to a quarter more, so that jobs which failed together do not all
 		// come back together.
 		if err := e.wait(ctx, pause+rand.N(pause/4)); err != nil {
-			return "", fmt.Errorf("asking for an ID token was given up: %w", err)
+			return "", givenUp(err)
 		}
 		pause *= 2
 	}

@@ -413,6 +413,32 @@ func TestAJobWithoutPermissionIsToldWhatToAdd(t *testing.T) {
 	}
 }
 
+func TestWhatATokenServiceSaidIsToldWhenTimeRunsOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		e := jobEnv("https://token.example", nil)
+		e.Wait = nil
+		e.HTTP = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if tries++; tries > 1 {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody}, nil
+		})}
+		// Between two tries, and in the second.
+		for _, limit := range []time.Duration{500 * time.Millisecond, 5 * time.Second} {
+			tries = 0
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			_, err := github.Token(ctx, e, aud)
+			cancel()
+			if err == nil || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "answered 503") {
+				t.Errorf("within %s: %v", limit, err)
+			}
+		}
+	})
+}
+
 func TestAHungTokenServiceIsGivenUpInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
