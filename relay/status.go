@@ -15,14 +15,11 @@ type running struct {
 	Config string `required:"" placeholder:"FILE" env:"CFA_RELAY_CONFIG" help:"The relay's configuration, which says where its data is."`
 }
 
-func (r running) ask(ctx context.Context, method, path string) ([]byte, error) {
-	config, err := broker.ReadConfig(r.Config)
-	if err != nil {
-		return nil, &exit{exitConfig, err}
-	}
+// ask asks the relay whose data directory is data.
+func ask(ctx context.Context, data, method, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	body, err := broker.Admin(ctx, config.Data, method, path)
+	body, err := broker.Admin(ctx, data, method, path)
 	if errors.Is(err, broker.ErrNoRelay) {
 		return nil, &exit{exitUnavailable, err}
 	}
@@ -33,9 +30,14 @@ type statusCmd struct {
 	running `embed:""`
 }
 
-// Run prints the status as JSON.
+// Run prints the status as JSON. Of the file it reads only where the relay is, so
+// that a mistake in it hides neither the relay nor why its reload failed.
 func (s *statusCmd) Run(ctx context.Context, io stdio) error {
-	body, err := s.ask(ctx, http.MethodGet, "/v1/status")
+	data, err := broker.DataDir(s.Config)
+	if err != nil {
+		return &exit{exitConfig, err}
+	}
+	body, err := ask(ctx, data, http.MethodGet, "/v1/status")
 	if err != nil {
 		return err
 	}
@@ -49,9 +51,13 @@ type reloadCmd struct {
 
 // Run asks for a reload and says whether it was taken.
 func (s *reloadCmd) Run(ctx context.Context, io stdio) error {
-	if _, err := s.ask(ctx, http.MethodPost, "/v1/reload"); err != nil {
+	config, err := broker.ReadConfig(s.Config)
+	if err != nil {
+		return &exit{exitConfig, err}
+	}
+	if _, err := ask(ctx, config.Data, http.MethodPost, "/v1/reload"); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(io.out, "reloaded")
+	_, err = fmt.Fprintln(io.out, "reloaded")
 	return err
 }

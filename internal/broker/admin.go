@@ -32,6 +32,13 @@ type Status struct {
 	Responders int               `json:"responders"` // connected
 	Open       int               `json:"open"`       // requests that wait
 	Keys       map[string]string `json:"keys"`       // age of each issuer's key set; "missing" where it never came
+	LastReload *LastReload       `json:"last_reload,omitempty"`
+}
+
+// LastReload is how the last reload went.
+type LastReload struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error,omitempty"` // why nothing was changed
 }
 
 func (r *Relay) serveAdmin(data string) error {
@@ -85,7 +92,7 @@ func (r *Relay) serveAdmin(data string) error {
 // Status says how the relay is.
 func (r *Relay) Status() Status {
 	rules := r.rules.Load()
-	s := Status{Relay: rules.config.Host, NATS: r.ClientURL(), WebSocket: r.WebSocketURL(), Open: len(r.store.all()), Keys: map[string]string{}}
+	s := Status{Relay: rules.config.Host, NATS: r.ClientURL(), WebSocket: r.WebSocketURL(), Open: len(r.store.all()), Keys: map[string]string{}, LastReload: r.reloaded.Load()}
 	s.Jobs, s.Responders = r.count()
 	ages := rules.keys.Ages()
 	for _, i := range rules.config.issuers {

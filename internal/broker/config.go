@@ -151,6 +151,44 @@ type desk struct {
 
 // ReadConfig reads and checks the file. Relative paths in it are relative to it.
 func ReadConfig(path string) (*Config, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := ParseConfig(data, filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// DataDir is the data directory that the file names, whatever else is wrong with
+// it: a relay that runs well must not be out of its administrator's reach because
+// the file, which it will not take, has a mistake in it since.
+func DataDir(path string) (string, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return "", err
+	}
+	// Line by line where the file as a whole is no YAML.
+	for i, part := range append([]string{string(data)}, strings.Split(string(data), "\n")...) {
+		var root yaml.Node
+		if i > 0 && strings.HasPrefix(part, " ") {
+			continue // some other thing's
+		}
+		if yaml.Unmarshal([]byte(part), &root) != nil || len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
+			continue
+		}
+		for pairs := root.Content[0].Content; len(pairs) > 1; pairs = pairs[2:] {
+			if dir := pairs[1].Value; pairs[0].Value == "data" && pairs[1].Kind == yaml.ScalarNode && dir != "" {
+				return within(filepath.Dir(path), dir), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s does not say where the relay's `data` is", path)
+}
+
+func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -162,11 +200,7 @@ func ReadConfig(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	c, err := ParseConfig(data, filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return data, nil
 }
 
 // What the library says of Go's types is of no use to who wrote the file.

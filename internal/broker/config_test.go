@@ -460,6 +460,36 @@ func TestAReloadTakesAllOrNothing(t *testing.T) {
 	must(t, j2.state()) // what was accepted goes on
 }
 
+// Of a file with a mistake, too: whoever asks how a relay is must find it.
+func TestWhereTheDataIsStandsInAFileWithMistakesToo(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, text, want string }{
+		{"good", "host: a\ndata: here\n", "here"},
+		{"absolute", "data: /srv/cfa\n", "/srv/cfa"},
+		{"unknown key", "data: here\nhots: a\n", "here"},
+		{"twice", "data: here\nhost: a\nhost: b\n", "here"},
+		{"no YAML", "issuers: ]\ndata: 'here'\n", "here"},
+		{"another's data", "x: {data: there}\nissuers: ]\n  data: there\ndata: here # this\n", "here"},
+		{"not there", "host: a\n", ""},
+		{"no text", "data: [a]\n", ""},
+		{"empty", "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "cfa.yaml")
+			if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			want := within(dir, tc.want)
+			got, err := DataDir(path)
+			if got != want || (err == nil) != (want != "") {
+				t.Errorf("%q, %v; want %q", got, err, want)
+			}
+		})
+	}
+}
+
 // An issuer that is down while the file is read again must not end its jobs.
 func TestAReloadKeepsTheKeysThatItHas(t *testing.T) {
 	t.Parallel()

@@ -84,6 +84,8 @@ type Relay struct {
 	closing bool
 	slots   chan struct{} // bounds the messages handled at once
 	reload  sync.Mutex
+
+	reloaded atomic.Pointer[LastReload] // nil: never
 }
 
 // handlersAtOnce bounds concurrent message handling: enough to hide the wait for
@@ -182,9 +184,16 @@ func (r *Relay) warm(ctx context.Context, next *rules) {
 }
 
 // Reload reads the configuration anew and takes all of it or nothing.
-func (r *Relay) Reload() error {
+func (r *Relay) Reload() (err error) {
 	r.reload.Lock()
 	defer r.reload.Unlock()
+	defer func() {
+		last := &LastReload{At: r.now().UTC().Truncate(time.Second)}
+		if err != nil {
+			last.Error = err.Error()
+		}
+		r.reloaded.Store(last)
+	}()
 	if r.opts.Reread == nil {
 		return errors.New("this relay has no configuration file to read again")
 	}

@@ -494,11 +494,22 @@ func TestSIGHUPTakesANewFileWholeOrNotAtAll(t *testing.T) {
 	w.relay.waitFor(`configuration reloaded`)
 	w.listen(bob) // who is let in now
 
-	if err := os.WriteFile(w.config, []byte("host: localhost\nnonsense: true\n"), 0o600); err != nil {
+	good, err := os.ReadFile(w.config)
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.relay.signal(syscall.SIGHUP)
-	w.relay.waitFor(`nothing was changed.*line 2`)
+	for bad, why := range map[string]string{"nonsense: true\n": "nonsense", "]\n": "did not find"} {
+		if err := os.WriteFile(w.config, append([]byte(bad), good...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.relay.signal(syscall.SIGHUP)
+		w.relay.waitFor(`nothing was changed.*line 1.*` + why)
+		// The relay runs well, and says what it made of the file.
+		st := run(t, nil, "cfa-relay", "status", "--config", w.config)
+		if st.code != 0 || !regexp.MustCompile(`"last_reload":\{"at":"[^"]+","error":"reload: nothing was changed: .*line 1.*`+why).MatchString(st.out.String()) {
+			t.Errorf("status: %d %s", st.code, st.out)
+		}
+	}
 	w.robot(w.humans[0]) // all is as it was
 	if code := w.job("--output", "stdout").wait(); code != 0 {
 		t.Fatalf("cfa ended with %d", code)
@@ -507,6 +518,11 @@ func TestSIGHUPTakesANewFileWholeOrNotAtAll(t *testing.T) {
 	st := run(t, nil, "cfa-relay", "status", "--config", w.config)
 	if st.code != 0 || !strings.Contains(st.out.String(), `"relay":"localhost"`) {
 		t.Errorf("status: %d %s", st.code, st.out)
+	}
+	w.relay.signal(syscall.SIGHUP)
+	w.relay.waitFor(`configuration reloaded(?s:.*)configuration reloaded`)
+	if st := run(t, nil, "cfa-relay", "status", "--config", w.config); strings.Contains(st.out.String(), `"error"`) {
+		t.Errorf("a mistake that is mended is still told: %s", st.out)
 	}
 }
 
