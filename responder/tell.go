@@ -413,9 +413,11 @@ func (t *teller) summary(p answer.Prompt) {
 	t.say(p.Number, state, what+"; "+span(p.Deadline.Sub(t.now()))+" left")
 }
 
-// span is a duration for people: 20 s, 29 min 40 s, 5 h 12 min.
+// span is a duration for people: 20 s, 29 min 40 s, 5 h 12 min. Rounded down: a
+// deadline is a whole second, up to one later than its job asked for, and a job
+// that waits 5 minutes must not be said to wait longer.
 func span(d time.Duration) string {
-	d = max(0, d.Round(time.Second))
+	d = max(0, d.Truncate(time.Second))
 	h, min, s := int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60
 	switch {
 	case h > 0:

@@ -120,3 +120,19 @@ func TestWhatAHumanTypedWrongIsNoMessage(t *testing.T) {
 		t.Errorf("the human reads %q", text)
 	}
 }
+
+func TestATimeLeftIsNeverMoreThanThereIs(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Second:                         "0 s",
+		999 * time.Millisecond:               "0 s",
+		time.Minute - time.Nanosecond:        "59 s",
+		5*time.Minute + 999*time.Millisecond: "5 min 0 s", // --timeout 5m, with the deadline's whole second
+		29*time.Minute + 40*time.Second:      "29 min 40 s",
+		5*time.Hour + 12*time.Minute:         "5 h 12 min",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%s is %q, want %q", d, got, want)
+		}
+	}
+}
