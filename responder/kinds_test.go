@@ -88,7 +88,7 @@ func TestAHumanApprovesByTypingTheMatchCode(t *testing.T) {
 	}
 	p.typed(strings.ToLower(match) + "\r")
 	at = p.waits(at, "#1 approved: your yes is signed")
-	at = p.waits(at, "#1 over: it is approved")
+	at = p.waits(at, "#1 over: the relay says that it is approved")
 	if yes := s.relay.Yeses(j); len(yes) != 1 || yes[0].Digest != j.Digest {
 		t.Errorf("%+v", yes)
 	}
@@ -150,7 +150,7 @@ func TestAHumanFollowsALinkByAKeypress(t *testing.T) {
 		t.Errorf("%d answers left", n)
 	}
 	s.relay.Set(j, func(i *wire.Item) { i.State.State = "done" })
-	at = p.waits(at, "#1 over: the job is done with it")
+	at = p.waits(at, "#1 over: the relay says that the job is done with it")
 	// One at a strange host is not shown at all.
 	other := s.job(repo, nil, aLink)
 	linked(other, "https://npmjs.evil.example/auth/cli/1")
@@ -213,7 +213,7 @@ func TestAProgramReadsLinksAndApprovesInPlainLines(t *testing.T) {
 	p.typed("2\n" + seal.Match(j.Digest) + "\n")
 	at = p.waits(at, "#2 next line: match code from the job's log, which is your yes")
 	at = p.waits(at, "#2 approved: ")
-	p.waits(at, "#2 over: it is approved")
+	p.waits(at, "#2 over: the relay says that it is approved")
 }
 
 func TestTheSecondOfTwoPeopleIsWaitedFor(t *testing.T) {

@@ -406,8 +406,8 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 	if n := len(f.Pins[c.Project]); n > 0 {
 		fmt.Fprintf(std.err, "The project has %d pin(s) already, which stay; a job needs to fit one.\n", n)
 	}
-	if c.Workflow == "" && c.WorkflowRef == "" && len(c.Claim) == 0 && len(c.ClaimPattern) == 0 {
-		fmt.Fprintln(std.err, "Any workflow of the repository fits; --workflow and --environment narrow it down.")
+	if wider := c.wider(); wider != "" {
+		fmt.Fprintln(std.err, wider)
 	}
 	typed := c.Confirm
 	if typed == "" {
@@ -487,6 +487,24 @@ func (c *pinsLinkHostCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, e
 	}
 	fmt.Fprintf(std.err, "Allowed, in %s. A responder that is running notices by itself.\n", path)
 	return nil
+}
+
+// wider says what else fits the pin, and which flags that were not given narrow
+// it down; "" where nothing is left to say. Claims that are given by their names
+// may well do: which, only their CI knows.
+func (c *pinsAddCmd) wider() string {
+	anyWorkflow, anyEnvironment := c.Workflow == "" && c.WorkflowRef == "", c.Environment == ""
+	switch {
+	case len(c.Claim) > 0 || len(c.ClaimPattern) > 0:
+	case anyWorkflow && anyEnvironment:
+		return "Any workflow of the repository fits, in any environment or none; --workflow and --environment narrow it down."
+	case anyWorkflow:
+		return "Any workflow of the repository that uses this environment fits; --workflow narrows it down."
+	case anyEnvironment:
+		return "Any environment fits, and none; --environment narrows it down."
+	}
+	return ""
+
 }
 
 // rule makes a rule of the flags. Which claims there are is for Compile to say.

@@ -86,7 +86,7 @@ func TestAYesIsSignedWithItsReceipt(t *testing.T) {
 		t.Fatal(err)
 	}
 	over := o.human.wait(t, j.ID(), "over", phase(Over))
-	if over.Why != "it is approved" || over.Note != "your yes is on record" {
+	if over.Why != "the relay says that it is approved" || over.Note != "your yes is on record" {
 		t.Errorf("the human is told %q, %q", over.Why, over.Note)
 	}
 	yes := o.relay.Yeses(j)
@@ -207,7 +207,7 @@ func TestALinkIsShownAndFollowed(t *testing.T) {
 		t.Errorf("%d answers left", n)
 	}
 	o.relay.Set(j, func(i *wire.Item) { i.State.State = "done" })
-	if over := o.human.wait(t, j.ID(), "over", phase(Over)); over.Why != "the job is done with it" || over.Link != "" {
+	if over := o.human.wait(t, j.ID(), "over", phase(Over)); over.Why != "the relay says that the job is done with it" || over.Link != "" {
 		t.Errorf("%+v", over)
 	}
 	// Whoever has a link can be who the human is for a moment: it is in no log.

@@ -107,7 +107,7 @@ func TestAnApprovalWithItsFilesIsCheckedOffline(t *testing.T) {
 	if code := job.wait(); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
-	desk.waitFor(`#1 over: it is approved`)
+	desk.waitFor(`#1 over: the relay says that it is approved`)
 
 	// Another process, without relay, CI or network.
 	verify := func(args ...string) *process {
