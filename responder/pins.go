@@ -391,6 +391,11 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 	if err != nil {
 		return err
 	}
+	for i, pin := range f.Pins[c.Project] {
+		if sameRule(pin, rule) {
+			return usage("that is pin %d of %s already, so nothing was changed; cfa-responder pins list shows it", i+1, c.Project)
+		}
+	}
 	next := pinsFile{Issuers: f.Issuers, Pins: maps.Clone(f.Pins), Links: f.withLinks(c.Project, c.LinkHost)}
 	if next.Pins == nil {
 		next.Pins = map[string][]trust.Rule{}
@@ -487,6 +492,14 @@ func (c *pinsLinkHostCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, e
 	}
 	fmt.Fprintf(std.err, "Allowed, in %s. A responder that is running notices by itself.\n", path)
 	return nil
+}
+
+// sameRule says whether a and b say the same, in the same words: one of them would
+// be a second line to remove when the first is.
+func sameRule(a, b trust.Rule) bool {
+	x, errX := yaml.Marshal(a)
+	y, errY := yaml.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // wider says what else fits the pin, and which flags that were not given narrow

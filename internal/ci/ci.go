@@ -81,6 +81,13 @@ type Provider struct {
 	// be given up and taken by somebody else.
 	IDs []string
 
+	// IDForm is what the ids in IDs look like, and IDLooks says it in words. A
+	// rule with something else in an id's place (a name, most often) could fit
+	// no job, and whoever wrote it would learn that at their next release. nil:
+	// they may have any form.
+	IDForm  *regexp.Regexp
+	IDLooks string
+
 	// Owner is the claim with the id of who owns the repository or project.
 	Owner string
 

@@ -66,6 +66,9 @@ func TestEveryRowIsWhole(t *testing.T) {
 				t.Errorf("%s: id %s is optional or no part of the proof", p.Name, name)
 			}
 		}
+		if (p.IDForm == nil) != (p.IDLooks == "") {
+			t.Errorf("%s: the form of its ids is not said in words, or only there", p.Name)
+		}
 		words := map[string]bool{}
 		for _, h := range p.Hazards {
 			if words[h.Word] || h.Word == "" || h.Why == "" || h.In == nil {

@@ -61,6 +61,8 @@ var github = &Provider{
 	},
 	Proof:   []string{"repository_id", "repository_owner_id", "workflow_ref", "sha", "run_id", "run_attempt", "check_run_id"},
 	IDs:     []string{"repository_id", "repository_owner_id"},
+	IDForm:  regexp.MustCompile(`^[1-9][0-9]{0,19}$`),
+	IDLooks: "a number, such as 612345678",
 	Owner:   "repository_owner_id",
 	Fold:    []string{"repository", "repository_owner", "environment"},
 	Hazards: githubHazards,

@@ -237,6 +237,8 @@ func (c *compiler) want(name string, values []Value, p *ci.Provider) (*want, err
 			return nil, c.at(v.Line, "%s is a boolean: write true or false", name)
 		case v.boolean && claim.Kind != ci.Bool && claim.Kind != ci.Scalar && claim.Kind != ci.Any:
 			return nil, c.at(v.Line, "%s is a text: write %q, in quotes", name, v.Text)
+		case p.IDForm != nil && slices.Contains(p.IDs, claim.Name) && !p.IDForm.MatchString(v.Text):
+			return nil, c.at(v.Line, "%s is %s, which no job's id can be; an id of %s is %s", name, shown(v.Text), p.Title, p.IDLooks)
 		default:
 			w.exact = append(w.exact, v.Text)
 		}

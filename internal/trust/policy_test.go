@@ -254,7 +254,7 @@ func TestAMismatchIsBoundedAndClean(t *testing.T) {
 	t.Parallel()
 	var source strings.Builder
 	for range maxRules {
-		source.WriteString(ruleSource(githubJob(map[string]any{"repository_id": strings.Repeat("9", 900)}), []string{"ref: {pattern: '" + strings.Repeat("[x-z]", 100) + "'}", "environment: [" + strings.Repeat("e,", 49) + "f]"}))
+		source.WriteString(ruleSource(githubJob(map[string]any{"repository_id": "99"}), []string{"repository: " + strings.Repeat("x", 900), "ref: {pattern: '" + strings.Repeat("[x-z]", 100) + "'}", "environment: [" + strings.Repeat("e,", 49) + "f]"}))
 	}
 	_, err := compile(t, source.String()).Match("octo", githubJob(map[string]any{"ref": "\x1b]0;owned\a" + strings.Repeat("y", 5000)}))
 	text := err.Error()
