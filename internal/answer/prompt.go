@@ -52,7 +52,10 @@ func unsupported(r wire.Request, relay, sign string, t time.Time) string {
 	case time.Unix(r.Made, 0).Sub(t) > maxAhead:
 		return fmt.Sprintf("it says that it was made later than it is now by this computer's clock, by more than %d minutes; if that clock is slow, set it right", int(maxAhead.Minutes()))
 	case r.Relay != relay:
-		return "it was made for another relay than the one that passed it on"
+		// A name that was given wrong at this end looks like this too, and more
+		// often than an attack does.
+		name := wire.CleanName(r.Relay, 253)
+		return fmt.Sprintf("it was made for another relay, %s, and the one that passed it on is %s here; if %[1]s is what its administrator calls that relay, start this responder with `--relay-name %[1]s`", name, relay)
 	case r.Approvals > 1 && r.Ask != wire.AskApproval:
 		return "it needs two people for a code or a link, which this version cannot take part in; answer it with a newer one"
 	case len(r.Responders) > 0 && !slices.Contains(r.Responders, sign):
