@@ -170,7 +170,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 	if err == nil {
 		err = parsed.Run()
 	} else {
-		err = usage("%w; see cfa --help", err)
+		err = usage("%w; see cfa --help", everyName(err, io.getenv))
 	}
 	if err != nil {
 		report(io, err)
@@ -229,6 +229,26 @@ func fromEnvironment(getenv func(string) string) kong.Resolver {
 		}
 		return nil, nil
 	})
+}
+
+// everyName is kong's error for flags that are missing, with the other names of
+// each: whoever uses the Action has never seen the flags, but its inputs.
+func everyName(err error, getenv func(string) string) error {
+	list, ok := strings.CutPrefix(err.Error(), "missing flags: ")
+	if !ok {
+		return err
+	}
+	var missing []string
+	for _, flag := range strings.Split(list, ", ") {
+		flag, _, _ = strings.Cut(flag, "=") // without what stands for its value
+		name := strings.TrimPrefix(flag, "--")
+		names := variable(name)
+		if getenv("GITHUB_ACTIONS") == "true" {
+			names += fmt.Sprintf("; input `%s` of the Action", name)
+		}
+		missing = append(missing, fmt.Sprintf("%s (%s)", flag, names))
+	}
+	return fmt.Errorf("missing: %s", strings.Join(missing, ", "))
 }
 
 // namingVariable is a flag's help, with its variable.

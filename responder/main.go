@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -135,7 +136,7 @@ func run(ctx context.Context, args, env []string, io stdio) int {
 	if err == nil {
 		err = parsed.Run()
 	} else {
-		err = usage("%w; see cfa-responder --help", err)
+		err = usage("%w; see cfa-responder --help", everyName(err))
 	}
 	if err == nil {
 		return exitOK
@@ -159,6 +160,23 @@ func fromEnvironment(env environ) kong.Resolver {
 		}
 		return nil, nil
 	})
+}
+
+// everyName is kong's error for flags that are missing, with the variable of each
+// that has one.
+func everyName(err error) error {
+	p, ok := errors.AsType[*kong.ParseError](err)
+	list, missing := strings.CutPrefix(err.Error(), "missing flags: ")
+	if !ok || !missing {
+		return err
+	}
+	flags := strings.Split(list, ", ")
+	for _, f := range p.Context.Flags() {
+		if i := slices.Index(flags, f.Summary()); i >= 0 && f.Tag.Get("or") != "" {
+			flags[i] = fmt.Sprintf("--%s (%s)", f.Name, f.Tag.Get("or"))
+		}
+	}
+	return fmt.Errorf("missing: %s", strings.Join(flags, ", "))
 }
 
 // namingVariable is a flag's help, with its variable.
