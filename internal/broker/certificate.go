@@ -46,8 +46,13 @@ func (f *certFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	f.checked = time.Now()
 	stamp := ""
-	for _, p := range []string{f.t.Cert, f.t.Key} {
-		info, err := os.Stat(p)
+	for _, p := range []struct{ key, path, what string }{
+		{"tls.cert", f.t.Cert, "the certificate with its chain"}, {"tls.key", f.t.Key, "the certificate's key"},
+	} {
+		info, err := os.Stat(p.path)
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%s: there is no file %s; put %s there, in PEM, or say where it is (a relative path begins at the directory of the configuration): %w", p.key, p.path, p.what, err)
+		}
 		if err != nil {
 			return f.keep(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -205,8 +206,9 @@ func readFile(path string) ([]byte, error) {
 
 // What the library says of Go's types is of no use to who wrote the file.
 var (
-	yamlType = regexp.MustCompile(` in type \S+`)
-	yamlInto = regexp.MustCompile(` into \S*broker\.\S+`)
+	yamlUnknown = regexp.MustCompile(`field (\S+) not found in type broker\.(\w+)`)
+	yamlType    = regexp.MustCompile(` in type \S+`)
+	yamlInto    = regexp.MustCompile(` into \S*broker\.\S+`)
 )
 
 var yamlLine = regexp.MustCompile(`^yaml: (unmarshal errors:\n\s*)?`)
@@ -224,6 +226,7 @@ func ParseConfig(data []byte, dir string) (*Config, error) {
 		return nil, errors.New("the file is empty")
 	} else if err != nil {
 		text := yamlLine.ReplaceAllString(err.Error(), "")
+		text = yamlUnknown.ReplaceAllStringFunc(text, unknownKey)
 		text = yamlType.ReplaceAllString(text, "")
 		text = yamlInto.ReplaceAllString(text, " where something else belongs")
 		if !strings.HasPrefix(text, "line ") {
@@ -248,6 +251,28 @@ func ParseConfig(data []byte, dir string) (*Config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// unknownKey is what the library says of a key that it does not know, with those
+// that there are in its place.
+func unknownKey(text string) string {
+	m := yamlUnknown.FindStringSubmatch(text)
+	var keys []string
+	for _, t := range []reflect.Type{
+		reflect.TypeFor[Config](), reflect.TypeFor[Listen](), reflect.TypeFor[TLS](), reflect.TypeFor[Limits](),
+		reflect.TypeFor[NATS](), reflect.TypeFor[Credential](), reflect.TypeFor[Project](), reflect.TypeFor[Responder](),
+	} {
+		for i := 0; t.Name() == m[2] && i < t.NumField(); i++ {
+			if key := t.Field(i).Tag.Get("yaml"); key != "" {
+				keys = append(keys, key)
+			}
+		}
+	}
+	hint := trust.Suggest(m[1], keys)
+	if hint == "" && len(keys) > 0 {
+		hint = " (there are " + strings.Join(keys, ", ") + ")"
+	}
+	return fmt.Sprintf("field %s not found%s", m[1], hint)
 }
 
 func within(dir, path string) string {

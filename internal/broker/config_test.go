@@ -60,10 +60,11 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 		old, new string // what is replaced; old "" appends
 		parts    []string
 	}{
-		{"an unknown key", "data:", "dta:", []string{"line 4: field dta not found"}},
-		{"an unknown key below", "  nats: 127", "  port: 1\n  nats: 127", []string{"line 3: field port not found"}},
-		{"an unknown key of a project", "    ci:", "    cj: 1\n    ci:", []string{"line 8: field cj not found"}},
-		{"an unknown key of a responder", "        sign:", "        key: x\n        sign:", []string{"line 15: field key not found"}},
+		{"an unknown key", "data:", "dta:", []string{"line 4: field dta not found; did you mean data?"}},
+		{"an unknown key below", "  nats: 127", "  port: 1\n  nats: 127", []string{"line 3: field port not found (there are nats, websocket, origins, plain-websocket)"}},
+		{"an unknown key of a project", "    ci:", "    cj: 1\n    ci:", []string{"line 8: field cj not found; did you mean ci?"}},
+		{"letters that changed places", "host:", "hots:", []string{"line 1: field hots not found; did you mean host?"}},
+		{"an unknown key of a responder", "        sign:", "        key: x\n        sign:", []string{"line 15: field key not found (there are name, connect, sign)"}},
 		{"a key twice", "", "host: other.example.com\n", []string{"line 16: mapping key \"host\" already defined at line 1"}},
 		{"a project twice", "", "  rocket: {}\n", []string{"line 16: mapping key \"rocket\" already defined at line 7"}},
 		{"a list for a word", "host: relay.example.com", "host: [a]", []string{"line 1: cannot unmarshal !!seq into string"}},
@@ -418,7 +419,7 @@ func TestAReloadTakesAllOrNothing(t *testing.T) {
 	for name, bad := range map[string]struct{ text, why string }{
 		"broken":              {strings.Replace(withKite, "issuers:", "issuers: ]", 1), "line"},
 		"with a mistake":      {withKite + "names: secret\n", "names: is \"secret\""},
-		"another address":     {strings.Replace(withKite, "127.0.0.1:0", "127.0.0.1:1", 1), "listen differs, which takes a restart"},
+		"another address":     {strings.Replace(withKite, "127.0.0.1:0", "127.0.0.1:1", 1), "listen differs, which takes a restart of `cfa-relay serve`; until then the old file counts"},
 		"another name":        {strings.Replace(withKite, relayName, "other.test", 1), "host differs, which takes a restart"},
 		"another directory":   {strings.Replace(withKite, "data: ", "data: /x", 1), "data differs, which takes a restart"},
 		"another certificate": {withKite + "tls: {cert: a, key: b}\n", "tls differs, which takes a restart"},

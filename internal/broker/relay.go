@@ -203,7 +203,7 @@ func (r *Relay) Reload() (err error) {
 	}
 	old := r.rules.Load()
 	if what := needsRestart(old.config, c); what != "" {
-		return fmt.Errorf("reload: nothing was changed: %s differs, which takes a restart", what)
+		return fmt.Errorf("reload: nothing was changed: %s differs, which takes a restart of `cfa-relay serve`; until then the old file counts", what)
 	}
 	next, err := r.prepare(c)
 	if err != nil {

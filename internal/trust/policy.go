@@ -160,7 +160,7 @@ func (c *compiler) compile(issuers map[string]Issuer) (*rule, error) {
 	issuer, ok := issuers[s.Provider]
 	if !ok {
 		names := slices.Sorted(maps.Keys(issuers))
-		return nil, c.at(0, "%s is not the name of an issuer that is configured here%s (configured: %s)", shown(s.Provider), suggest(s.Provider, names), join(names))
+		return nil, c.at(0, "%s is not the name of an issuer that is configured here%s (configured: %s)", shown(s.Provider), Suggest(s.Provider, names), join(names))
 	}
 	r := &rule{
 		name:   fmt.Sprintf("%s/ci[%d]", c.project, c.index),
@@ -279,7 +279,7 @@ func (c *compiler) claim(name string, at int, p *ci.Provider) (ci.Claim, error) 
 	if claim, ok := p.Claim(name); ok {
 		return claim, nil
 	}
-	if hint := suggest(name, known); hint != "" {
+	if hint := Suggest(name, known); hint != "" {
 		return ci.Claim{}, c.at(at, "%s has no claim %s that a rule can name%s", p.Title, shown(name), hint)
 	}
 	return ci.Claim{}, c.at(at, "%s has no claim %s that a rule can name; there are %s", p.Title, shown(name), join(known))
@@ -292,7 +292,7 @@ func (c *compiler) allow(p *ci.Provider) ([]string, error) {
 	}
 	for i, word := range c.source.Allow {
 		if !slices.Contains(known, word) {
-			return nil, c.at(c.source.allowLine, "allow: %s is no danger that jobs of %s have%s (there are %s)", shown(word), p.Title, suggest(word, known), join(known))
+			return nil, c.at(c.source.allowLine, "allow: %s is no danger that jobs of %s have%s (there are %s)", shown(word), p.Title, Suggest(word, known), join(known))
 		}
 		if slices.Contains(c.source.Allow[:i], word) {
 			return nil, c.at(c.source.allowLine, "allow: %s stands there twice", shown(word))
@@ -532,8 +532,8 @@ func (m *Mismatch) text(rules []RuleMismatch) string {
 	return b.String()
 }
 
-// suggest is "; did you mean X?" where a known name is near, else "".
-func suggest(name string, known []string) string {
+// Suggest is "; did you mean X?" where a known name is near, else "".
+func Suggest(name string, known []string) string {
 	best, near := "", 3
 	for _, k := range known {
 		if d := distance(strings.ToLower(name), k); d < near && d < len(k) {
