@@ -46,7 +46,7 @@ lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, module fi
 	@$(TOOL) actionlint .github/workflows/*.yml
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && awk -v dir="$$dir" '/^```yaml/ {n++; on=1; next} /^```/ {on=0} on {print > (dir "/" n ".yml")}' README.md && \
 		for f in $$(grep -l '^jobs:' "$$dir"/*.yml); do $(TOOL) actionlint "$$f" || exit 1; found=1; done; test -n "$$found" || { echo "lint: the README has no workflow to check" >&2; exit 1; }
-	@shellcheck .ci/run $$(find . -name '*.sh' -not -path './.git/*' -not -path '*/node_modules/*')
+	@shellcheck .ci/run ci/cfa-buildkite-plugin/hooks/* $$(find . -name '*.sh' -not -path './.git/*' -not -path '*/node_modules/*')
 	@for dir in . tools tools/release; do (cd $$dir && go mod tidy -diff && go mod verify >/dev/null) || { echo "lint: $$dir/go.mod or go.sum is not as 'go mod tidy' leaves it, or a cached module was altered" >&2; exit 1; }; done
 	@echo "lint: clean"
 
