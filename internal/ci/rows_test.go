@@ -675,3 +675,74 @@ func TestWhoConfiguresAnIssuerSaysWhichClaimsAreIDs(t *testing.T) {
 		t.Error("github knows any claim")
 	}
 }
+
+// What the documents say of each row is what the row says.
+func TestTheDocumentsSayOfEachCIWhatItsRowSays(t *testing.T) {
+	t.Parallel()
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join("..", "..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	readme, protocol := read("README.md"), read("PROTOCOL.md")
+	row := func(text, begins string) []string {
+		for _, line := range strings.Split(text, "\n") {
+			if strings.HasPrefix(line, begins) {
+				return strings.Split(strings.Trim(line, "| "), " | ")
+			}
+		}
+		return nil
+	}
+	for _, p := range Providers {
+		cells := row(readme, "| "+p.Title+" | `"+p.Name+"` |")
+		if len(cells) < 5 {
+			t.Errorf("README.md: no line for %s", p.Name)
+			continue
+		}
+		bound := map[bool]string{true: "yes", false: "no"}[p.Bound]
+		if p.Unusable != "" {
+			bound = "refused"
+		}
+		if cells[2] != bound {
+			t.Errorf("README.md: %s names the key: %s, want %s", p.Name, cells[2], bound)
+		}
+		hides := "nothing"
+		if line, ok := p.Mask(""); ok {
+			t.Errorf("%s masks nothing as %q", p.Name, line)
+		}
+		if line, ok := p.Mask("x"); ok {
+			hides = "`" + strings.TrimSuffix(line, "x") + "`"
+		} else if len(p.Redactor) > 0 {
+			hides = "`" + strings.Join(p.Redactor, " ") + "`"
+		}
+		if cells[3] != hides {
+			t.Errorf("README.md: %s hides by %s, want %s", p.Name, cells[3], hides)
+		}
+		if p.Unusable != "" {
+			if row(protocol, "| `"+p.Name+"` | ") != nil || !strings.Contains(protocol, p.Title) {
+				t.Errorf("PROTOCOL.md: %s has a proof, or is not named", p.Name)
+			}
+			continue
+		}
+		for _, id := range p.IDs {
+			if !strings.Contains(cells[4], "`"+strings.TrimPrefix(id, circlePrefix)+"`") {
+				t.Errorf("README.md: a rule for %s names %s, want %s too", p.Name, cells[4], id)
+			}
+		}
+		for _, h := range p.Hazards {
+			if !strings.Contains(readme, "`"+h.Word+"`") && !strings.Contains(read("examples/cfa.yaml"), h.Word) {
+				t.Errorf("the danger %s of %s is explained nowhere", h.Word, p.Name)
+			}
+		}
+		var proof []string
+		for _, claim := range p.Proof {
+			proof = append(proof, "`"+strings.TrimPrefix(claim, circlePrefix)+"`")
+		}
+		cells = row(protocol, "| `"+p.Name+"` | ")
+		if want := strings.Join(proof, ", "); len(cells) != 2 || !strings.HasSuffix(cells[1], want) || strings.Count(cells[1], "`") != 2*len(proof)+map[bool]int{true: 2}[p == circleCI] {
+			t.Errorf("PROTOCOL.md: the proof of %s is %q, want %s", p.Name, cells, want)
+		}
+	}
+}

@@ -55,6 +55,12 @@ func TestAnHonestTokenOfEachCIProvesItsJob(t *testing.T) {
 			if err := checkProof(job.Claims, row, proof); err != nil {
 				t.Errorf("its own proof: %v", err)
 			}
+			if _, err := wire.Sign(&wire.Request{
+				Key: w.key, Relay: relay, Project: "octo", Ask: wire.AskCode, Service: "npm", Format: "any",
+				Made: 1, Deadline: 2, HPKE: make([]byte, 32), Proof: proof,
+			}, w.kp); err != nil {
+				t.Errorf("a request with its proof: %v", err)
+			}
 			for claim := range proof {
 				if claim == "iss" {
 					continue
