@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/continuousauth/action/internal/ci"
 	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/trust"
 	"github.com/continuousauth/action/internal/wire"
@@ -185,8 +186,32 @@ func (r *Relay) alive(ctx context.Context, key string, m wire.AliveMessage) (wir
 	if !r.alives.allow(key+d.connect, r.now()) {
 		return wire.Reply{}, refuse(wire.RefusedTooSoon, "this responder was answered a moment ago", "")
 	}
+	if err := r.claimShown(ctx, key, m.Token); err != nil {
+		return wire.Reply{}, err
+	}
 	r.push(wire.HintSubject(d.connect), wire.Hint{Hint: wire.HintAlive, Key: key, Rev: e.seq, Envelope: &m.Alive, Token: m.Token})
 	return r.reply(e), nil
+}
+
+// claimShown notes an unbound token as this key's before a responder is shown it:
+// it may be another than the one that came with the request (a file's is replaced
+// from time to time), and until it is somebody's, it is good for whoever has it.
+// What a bound token proves is for the responder alone to say.
+func (r *Relay) claimShown(ctx context.Context, key, token string) error {
+	rules := r.rules.Load()
+	claims, err := ci.Unverified(token)
+	if err != nil {
+		return nil // nobody's proof of anything
+	}
+	iss, _ := claims.String("iss")
+	if !slices.ContainsFunc(rules.config.allIssuers(), func(i trust.Issuer) bool { return i.URL == iss && !i.Provider.Bound }) {
+		return nil
+	}
+	job, err := rules.verifier.Verify(ctx, trust.Evidence{Key: key, Token: token})
+	if err != nil {
+		return err
+	}
+	return r.store.claimToken(ctx, job.TokenID, key)
 }
 
 // leads checks where a link leads: a human follows it with the browser that is

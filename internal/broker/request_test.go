@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -322,10 +323,14 @@ func TestAnUnboundTokenWorksWithOneKeyOnly(t *testing.T) {
 	if c.policy, err = trust.Compile(rules, c.issuers); err != nil {
 		t.Fatal(err)
 	}
-	f.startConfig(c, Options{})
+	var ahead atomic.Int64 // of the relay's clock
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	f.startConfig(c, Options{Now: now})
 
 	mint := func() string {
-		token, err := f.issuer.Mint(devissuer.Claims("gitlab", map[string]any{"aud": wire.UnboundAudience(relayName)}))
+		token, err := f.issuer.Mint(devissuer.Claims("gitlab", map[string]any{
+			"aud": wire.UnboundAudience(relayName), "exp": time.Now().Add(24 * time.Hour).Unix(),
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -339,7 +344,9 @@ func TestAnUnboundTokenWorksWithOneKeyOnly(t *testing.T) {
 		for _, name := range ci.Find("gitlab").Proof {
 			proof[name] = claims[name].(string)
 		}
-		j.ask("rocket", func(q *wire.Request) { q.Proof = proof })
+		j.ask("rocket", func(q *wire.Request) {
+			q.Proof, q.Made, q.Deadline = proof, now().Unix(), now().Add(10*time.Minute).Unix()
+		})
 		j.connect()
 		return j
 	}
@@ -349,6 +356,24 @@ func TestAnUnboundTokenWorksWithOneKeyOnly(t *testing.T) {
 	must(t, first.send(first.nc)) // its own key may use it again
 	second.token = mint()
 	must(t, second.send(second.nc))
+
+	// What a responder is shown, as proof that the job runs, is the job's too.
+	shown := mint()
+	alive := wire.AliveMessage{Token: shown, Alive: sign(t, &wire.Alive{
+		Key: first.pub, Digest: first.dig, Attempt: 1, Reason: wire.ReasonFirst, Nonce: make([]byte, 16), Connect: f.ana.key(), Responder: f.ana.signer(),
+	}, first.key)}
+	must(t, request(t, first.nc, wire.JobSubject(first.pub, wire.VerbAlive), alive))
+	thief := job()
+	thief.token = shown
+	refused(t, thief.send(thief.nc), wire.RefusedToken, "this ID token was used with another key")
+
+	// It is remembered for as long as it is good...
+	ahead.Store(int64(24*time.Hour - time.Minute))
+	third := job()
+	refused(t, third.send(third.nc), wire.RefusedToken, "this ID token was used with another key", "")
+	// ...and then it is good for nobody.
+	ahead.Store(int64(24*time.Hour + time.Second))
+	refused(t, third.send(third.nc), wire.RefusedToken, "expired", "")
 }
 
 func TestAnAcceptedRequestIsLoggedOnceWithWhoAndWhichRule(t *testing.T) {

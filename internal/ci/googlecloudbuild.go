@@ -76,8 +76,9 @@ func googleToken(ctx context.Context, env Env, audience string) (string, error) 
 	if audience == "" {
 		return "", errors.New("an ID token needs an audience: Google gives none without")
 	}
+	const who = "Google's metadata server"
 	s := tokenService{
-		who:    "Google's metadata server",
+		who:    who,
 		denied: "run the build as a service account of your own (`serviceAccount:` in cloudbuild.yaml, not the default one) that has the role roles/iam.serviceAccountOpenIdTokenCreator on itself",
 		deny: func(code int) bool {
 			return code == http.StatusBadRequest || code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusNotFound
@@ -98,7 +99,7 @@ func googleToken(ctx context.Context, env Env, audience string) (string, error) 
 			}
 			token := strings.TrimSpace(string(body))
 			if token == "" {
-				return "", errors.New("Google's metadata server answered without a token")
+				return "", errors.New(who + " answered without a token")
 			}
 			return token, nil
 		},
