@@ -85,6 +85,9 @@ func hazard(word string, in []Hazard) Hazard {
 	panic("ci: no hazard " + word)
 }
 
+// plainAddress is an address in which nothing hides where it leads.
+var plainAddress = regexp.MustCompile(`^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*$`)
+
 var forgejoRepo = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+$`)
 
 func forgejoFacts(c Claims) Facts {
@@ -102,7 +105,7 @@ func forgejoFacts(c Claims) Facts {
 func forgejoServer(issuer string) string {
 	server, ok := strings.CutSuffix(issuer, forgejoPath)
 	u, err := url.Parse(server)
-	if !ok || err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if !ok || err != nil || u.Scheme != "https" || !plainAddress.MatchString(server) {
 		return ""
 	}
 	return server

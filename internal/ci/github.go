@@ -210,12 +210,12 @@ func githubServer(issuer string) string {
 		return "https://github.com"
 	}
 	if rest, ok := strings.CutPrefix(u.Host, "token.actions."); ok {
-		if name, ok := strings.CutSuffix(rest, ".ghe.com"); ok && name != "" && !strings.Contains(name, ".") {
+		if name, ok := strings.CutSuffix(rest, ".ghe.com"); ok && name != "" && !strings.Contains(name, ".") && plainAddress.MatchString("https://"+rest) {
 			return "https://" + rest
 		}
 	}
-	if u.Host != "" && u.Path == "/_services/token" {
-		return "https://" + u.Host
+	if server := "https://" + u.Host; u.Path == "/_services/token" && plainAddress.MatchString(server) {
+		return server
 	}
 	return ""
 }

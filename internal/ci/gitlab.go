@@ -13,7 +13,6 @@ package ci
 
 import (
 	"context"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -169,10 +168,8 @@ func gitlabFacts(c Claims) Facts {
 	if id := c.str("project_id"); id != "" && f.RunID != "" {
 		f.Group = id + "/" + f.RunID
 	}
-	u, err := url.Parse(c.str("iss"))
-	if err == nil && u.Scheme == "https" && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" &&
-		gitlabPath.MatchString(in) && githubNumber.MatchString(f.Job) {
-		f.RunURL = strings.TrimSuffix(u.String(), "/") + "/" + in + "/-/jobs/" + f.Job
+	if iss := c.str("iss"); plainAddress.MatchString(iss) && gitlabPath.MatchString(in) && githubNumber.MatchString(f.Job) {
+		f.RunURL = iss + "/" + in + "/-/jobs/" + f.Job
 	}
 	return f
 }

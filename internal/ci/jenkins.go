@@ -62,7 +62,7 @@ func jenkinsFacts(c Claims) Facts {
 	u, err := url.Parse(job)
 	iss, issErr := url.Parse(c.str("iss"))
 	if err == nil && issErr == nil && u.Scheme == "https" && iss.Scheme == "https" && u.Host == iss.Host && u.Host != "" && u.User == nil &&
-		u.RawQuery == "" && u.Fragment == "" && strings.HasSuffix(u.Path, "/") && u.String() == job && !strings.Contains(u.Path, "..") {
+		plainAddress.MatchString(strings.TrimSuffix(job, "/")) && strings.HasSuffix(job, "/") && !strings.Contains(u.Path, "..") {
 		f.RunURL = job + f.RunID + "/"
 	}
 	return f

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -745,4 +746,40 @@ func TestTheDocumentsSayOfEachCIWhatItsRowSays(t *testing.T) {
 			t.Errorf("PROTOCOL.md: the proof of %s is %q, want %s", p.Name, cells, want)
 		}
 	}
+}
+
+// Whatever a payload says, no row's reading of it panics, and a link that a human
+// may click on is an address of https without anything that hides its host.
+func FuzzFacts(f *testing.F) {
+	for _, row := range realJobs {
+		f.Add([]byte(row.payload))
+	}
+	f.Add([]byte(`{"iss":"https://gitlab.com/\u202e","project_path":"a/b","job_id":"1"}`))
+	f.Add([]byte(`{"iss":"https://exämple.org/api/actions","repository":"a/b","run_number":"1"}`))
+	f.Add([]byte(`{"iss":"https://exämple.org/_services/token","repository":"a/b","run_id":"1","run_attempt":"1"}`))
+	f.Add([]byte(`{"iss":"https://gïtlab.com","project_path":"a/b","job_id":"1"}`))
+	f.Add([]byte(`{"sub":"https://cï/x/","iss":"https://cï/oidc","build_number":1}`))
+	f.Add([]byte(`{"iss":"https://x@y/api/actions","repository":"a/b","run_number":"1"}`))
+	f.Add([]byte(`{"sub":"https://ci/%2e%2e/","iss":"https://ci/oidc","build_number":1}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		c, err := Decode(payload)
+		if err != nil {
+			return
+		}
+		for _, p := range Providers {
+			_ = p.Check(c)
+			_ = hazards(p, c)
+			link := p.Facts(c).RunURL
+			if link == "" {
+				continue
+			}
+			u, err := url.Parse(link)
+			if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+				t.Errorf("%s: run link %q", p.Name, link)
+			}
+			if i := strings.IndexFunc(link, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
+				t.Errorf("%s: run link %q", p.Name, link)
+			}
+		}
+	})
 }

@@ -249,3 +249,51 @@ func TestATokenThatTheJobWasGivenForSomethingElseIsNotSent(t *testing.T) {
 		}
 	}
 }
+
+// A CI of GitHub's family, with an issuer and ids of its own: its tokens name the
+// key, and nothing needs to be allowed.
+func TestAJobOnForgejoGetsItsCodeWithoutAnyAllowance(t *testing.T) {
+	t.Parallel()
+	g := newGitLab(t)
+	claims := devissuer.Claims("forgejo", nil)
+	g.issuer.AddJob("release", claims)
+	text := fmt.Sprintf(`host: localhost
+data: data
+listen: {nats: "127.0.0.1:0"}
+issuers:
+  - {name: forge, provider: forgejo, url: %q}
+projects:
+  %s:
+    ci:
+      - {provider: forge, repository_id: %q, repository_owner_id: %q, ref: refs/heads/main}
+    responders:
+      - {name: Ana, connect: %s, sign: %s}
+`, g.issuer.URL(), project, claims["repository_id"], claims["repository_owner_id"], g.ana.connect, g.ana.sign)
+	if err := os.WriteFile(g.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"issuer", "--name", "forge", "--provider", "forgejo", "--url", g.issuer.URL()},
+		{"add", project, "--provider", "forge", "--repository", "octo/rocket", "--repository-id", "4", "--repository-owner-id", "5", "--confirm", "octo/rocket"},
+	} {
+		if p := run(t, nil, "cfa-responder", append([]string{"pins", "--pins", g.ana.pins}, args...)...); p.code != 0 {
+			t.Fatalf("pins %s failed", args[0])
+		}
+	}
+	g.startRelay()
+	g.robot(g.ana)
+	outputs := filepath.Join(g.dir, "outputs")
+	if err := os.WriteFile(outputs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := g.ask(append(g.issuer.GitHubEnv("release"), "FORGEJO_ACTIONS=true", "GITEA_ACTIONS=true", "GITHUB_OUTPUT="+outputs))
+	if code := j.wait(); code != 0 {
+		t.Fatalf("cfa ended with %d", code)
+	}
+	if step := read(t, outputs); !regexp.MustCompile(`(?m)^code<<(\S+)\n` + testCode + `\n`).MatchString(step) {
+		t.Errorf("the step's outputs: %s", step)
+	}
+	if !strings.Contains(j.out.String(), "::add-mask::"+testCode+"\n") {
+		t.Error("the code was not masked")
+	}
+}
