@@ -76,7 +76,7 @@ func googleToken(ctx context.Context, env Env, audience string) (string, error) 
 	if audience == "" {
 		return "", errors.New("an ID token needs an audience: Google gives none without")
 	}
-	const who = "Google's metadata server"
+	const who = "the build's metadata server"
 	s := tokenService{
 		who:    who,
 		denied: "run the build as a service account of your own (`serviceAccount:` in cloudbuild.yaml, not the default one) that has the role roles/iam.serviceAccountOpenIdTokenCreator on itself",

@@ -184,7 +184,7 @@ func exampleJobs(t *testing.T) []exampleJob {
 		},
 		{
 			file: "bitbucket-pipelines.yml", provider: "generic",
-			env:   map[string]string{"CFA_SHA256": strings.Repeat("0", 64), "CFA_INSTALL_SHA256": ""}, // repository variables
+			env:   map[string]string{}, // its script sets them
 			given: map[string]string{"BITBUCKET_BUILD_NUMBER": "7", "BITBUCKET_STEP_OIDC_TOKEN": secretOfTheCI},
 			shell: posix, steps: []string{lines(t, node(t, bitbucket, "script"))}, aud: vaulted,
 		},
@@ -196,28 +196,28 @@ func exampleJobs(t *testing.T) []exampleJob {
 	}
 }
 
+// noDigest stands in a file where its reader writes one.
+var noDigest = strings.Repeat("0", 64)
+
 const (
 	secretOfTheCI = "token-of-the-CI-itself"
 	secretOfVault = "token-for-the-Vault"
 	tokenForCFA   = "token-for-cfa"
 )
 
-// installer stands in for install.sh, whose contract it keeps: from CFA_VERSION
-// and CFA_SHA256 it puts a cfa into the folder that it is given. That cfa notes
-// what it was called with.
-const installer = `#!/bin/sh
-set -eu
-case "$CFA_VERSION" in v[0-9]*) ;; *) echo "install.sh: no version" >&2; exit 1 ;; esac
-[ "${#CFA_SHA256}" -eq 64 ] || { echo "install.sh: no digest" >&2; exit 1; }
-mkdir -p "$1"
-cat > "$1/cfa" <<'END'
-#!/bin/sh
+// released stands in for the cfa of a release, which the real install.sh finds and
+// checks: it notes what it was called with.
+const released = `#!/bin/sh
 printf '%s\n' "$@" > "$SEEN/cfa-args"
 env > "$SEEN/cfa-env"
 pwd > "$SEEN/cfa-dir"
-END
-chmod +x "$1/cfa"
 `
+
+// installer is the project's own install.sh.
+func installer(t *testing.T) string {
+	t.Helper()
+	return read(t, filepath.Join("..", "..", "install.sh"))
+}
 
 // commands are stand-ins for what a job calls outside. Each notes its arguments.
 var commands = map[string]string{
@@ -225,9 +225,9 @@ var commands = map[string]string{
 out= ; url=
 while [ $# -gt 0 ]; do
 	case "$1" in
-	-o) out=$2; shift ;;
+	-o|--output) out=$2; shift ;;
 	-H) [ "$2" != @- ] || cat > "$SEEN/header"; shift ;;
-	-X|--proto) shift ;;
+	-X|--proto|--retry|--max-time|--max-filesize) shift ;;
 	-*) ;;
 	*) url=$1 ;;
 	esac
@@ -235,6 +235,7 @@ while [ $# -gt 0 ]; do
 done
 case "$url" in
 https://raw.githubusercontent.com/continuousauth/action/v1.2.3/install.sh) cp "$SEEN/install.sh" "$out" ;;
+https://github.com/continuousauth/action/releases/download/v1.2.3/cfa_1.2.3_linux_*) cp "$SEEN/released" "$out" ;;
 https://dev.azure.com/*) printf '{"oidcToken":"%s"}' token-of-the-CI-itself ;;
 *) echo "curl: unexpected $url" >&2; exit 22 ;;
 esac
@@ -250,9 +251,10 @@ esac
 `,
 }
 
-// runExample runs a job's script and gives what it did: its exit code, its output
-// and the folder with the stand-ins' notes.
-func runExample(t *testing.T, j exampleJob, digest string) (code int, log, seen string) {
+// runExample runs a job's script, in which it puts these digests in the place of
+// the zeros, and gives what it did: its exit code, its output and the folder with
+// the stand-ins' notes.
+func runExample(t *testing.T, j exampleJob, script, program string) (code int, log, seen string) {
 	t.Helper()
 	dir := t.TempDir()
 	bin, seen, home, work := filepath.Join(dir, "bin"), filepath.Join(dir, "seen"), filepath.Join(dir, "home"), filepath.Join(dir, "work")
@@ -261,8 +263,10 @@ func runExample(t *testing.T, j exampleJob, digest string) (code int, log, seen 
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(seen, "install.sh"), []byte(installer), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"install.sh": installer(t), "released": released} {
+		if err := os.WriteFile(filepath.Join(seen, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, body := range commands {
 		text := "#!/bin/sh\nset -eu\nprintf '%s\\n' \"" + name + " $*\" >> \"$SEEN/args\"\n" + body
@@ -276,13 +280,16 @@ func runExample(t *testing.T, j exampleJob, digest string) (code int, log, seen 
 			env[k] = v
 		}
 	}
-	env["CFA_INSTALL_SHA256"] = digest
+	env["CFA_INSTALL_SHA256"], env["CFA_SHA256"] = script, program
 	if j.aud != "" && j.provider != "generic" {
 		env["CFA_ID_TOKEN"] = tokenForCFA
 	}
 	for _, step := range j.steps {
-		script := strings.ReplaceAll(step, "/tmp/cfa-install.sh", filepath.Join(dir, "cfa-install.sh"))
-		cmd := exec.Command(j.shell[0], append(slices.Clone(j.shell[1:]), script)...)
+		text := strings.NewReplacer(
+			"/tmp/cfa-install.sh", filepath.Join(dir, "cfa-install.sh"),
+			"CFA_INSTALL_SHA256="+noDigest, "CFA_INSTALL_SHA256="+script, "CFA_SHA256="+noDigest, "CFA_SHA256="+program,
+		).Replace(step)
+		cmd := exec.Command(j.shell[0], append(slices.Clone(j.shell[1:]), text)...)
 		cmd.Dir = work
 		for k, v := range env {
 			cmd.Env = append(cmd.Env, k+"="+v)
@@ -321,7 +328,8 @@ func TestTheExampleOfEachCIAsksBeforeItPublishes(t *testing.T) {
 	for _, j := range exampleJobs(t) {
 		t.Run(j.file, func(t *testing.T) {
 			t.Parallel()
-			code, log, seen := runExample(t, j, digestOf(installer))
+			script, program := digestOf(installer(t)), digestOf(released)
+			code, log, seen := runExample(t, j, script, program)
 			if code != 0 {
 				t.Fatalf("ended with %d\n%s", code, log)
 			}
@@ -364,10 +372,13 @@ func TestTheExampleOfEachCIAsksBeforeItPublishes(t *testing.T) {
 				t.Errorf("in the project's folder there is %v now", got)
 			}
 
-			// Another script than the one whose digest stands in the file.
-			code, log, seen = runExample(t, j, digestOf("another"))
-			if _, err := os.Stat(filepath.Join(seen, "cfa-args")); code == 0 || err == nil {
-				t.Errorf("a script with another digest: ended with %d, cfa ran: %v\n%s", code, err == nil, log)
+			// Another script, or another program, than the one whose digest stands
+			// in the file.
+			for _, digests := range [][2]string{{digestOf("another"), program}, {script, digestOf("another")}, {noDigest, noDigest}} {
+				code, log, seen = runExample(t, j, digests[0], digests[1])
+				if _, err := os.Stat(filepath.Join(seen, "cfa-args")); code == 0 || err == nil {
+					t.Errorf("with the digests %v: ended with %d, cfa ran: %v\n%s", digests, code, err == nil, log)
+				}
 			}
 		})
 	}
@@ -448,13 +459,14 @@ func TestTheBuildkitePluginPutsCFAOnThePath(t *testing.T) {
 
 	// A release of the plugin: its folder, and install.sh in it.
 	dir := t.TempDir()
-	released := filepath.Join(dir, "plugin")
-	if err := os.CopyFS(released, os.DirFS(plugin)); err != nil {
+	published := filepath.Join(dir, "plugin")
+	if err := os.CopyFS(published, os.DirFS(plugin)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(released, "install.sh"), []byte(installer), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(published, "install.sh"), []byte(installer(t)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	settings["sha256"] = digestOf(released)
 	seen, tmp := filepath.Join(dir, "seen"), filepath.Join(dir, "tmp")
 	for _, d := range []string{seen, tmp} {
 		if err := os.Mkdir(d, 0o700); err != nil {
@@ -484,12 +496,24 @@ func TestTheBuildkitePluginPutsCFAOnThePath(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "bin", "npm"), []byte("#!/bin/sh\nset -eu\n"+commands["npm"]), 0o700); err != nil {
+	for _, name := range []string{"npm", "curl"} {
+		if err := os.WriteFile(filepath.Join(dir, "bin", name), []byte("#!/bin/sh\nset -eu\n"+commands[name]), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(seen, "released"), []byte(released), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
-	if code, log := play(released, nil); code != 0 {
-		t.Fatalf("ended with %d\n%s", code, log)
+	// In a checkout of the project, too, from which it can be taken as a folder.
+	checkout, err := filepath.Abs(plugin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []string{checkout, published} {
+		if code, log := play(from, nil); code != 0 {
+			t.Fatalf("%s: ended with %d\n%s", from, code, log)
+		}
 	}
 	if got := read(t, filepath.Join(seen, "cfa-args")); got != "exec\n--\nnpm\npublish\n" {
 		t.Errorf("cfa was run with %q", got)
@@ -508,13 +532,14 @@ func TestTheBuildkitePluginPutsCFAOnThePath(t *testing.T) {
 	}
 
 	for name, change := range map[string]map[string]string{
-		"no digest":  {"BUILDKITE_PLUGIN_CFA_SHA256": "0"},
-		"no version": {"BUILDKITE_PLUGIN_CFA_VERSION": "latest"},
+		"no digest":      {"BUILDKITE_PLUGIN_CFA_SHA256": "0"},
+		"another digest": {"BUILDKITE_PLUGIN_CFA_SHA256": noDigest},
+		"no version":     {"BUILDKITE_PLUGIN_CFA_VERSION": "latest"},
 	} {
 		if err := os.Remove(filepath.Join(seen, "cfa-args")); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
-		code, log := play(released, change)
+		code, log := play(published, change)
 		if _, err := os.Stat(filepath.Join(seen, "cfa-args")); code == 0 || err == nil {
 			t.Errorf("%s: ended with %d, cfa ran: %v\n%s", name, code, err == nil, log)
 		}
@@ -605,7 +630,7 @@ func TestTheGitLabComponentRunsItsCommandWithCFA(t *testing.T) {
 		provider: "gitlab", env: texts(t, node(t, job, "variables")), given: map[string]string{"GITLAB_CI": "true"},
 		shell: bash, steps: []string{lines(t, node(t, job, "script"))}, aud: node(t, job, "id_tokens", "CFA_ID_TOKEN", "aud").(string),
 	}
-	code, log, seen := runExample(t, j, digestOf(installer))
+	code, log, seen := runExample(t, j, digestOf(installer(t)), digestOf(released))
 	if code != 0 {
 		t.Fatalf("ended with %d\n%s", code, log)
 	}
@@ -621,7 +646,7 @@ func TestTheGitLabComponentRunsItsCommandWithCFA(t *testing.T) {
 	if j.aud != wire.UnboundAudience("cfa.example.com") {
 		t.Errorf("the token is for %q", j.aud)
 	}
-	if code, _, seen := runExample(t, j, digestOf("another")); code == 0 {
+	if code, _, seen := runExample(t, j, digestOf("another"), digestOf(released)); code == 0 {
 		t.Errorf("a script with another digest was run: %v", read(t, filepath.Join(seen, "cfa-args")))
 	}
 }
