@@ -10,6 +10,8 @@ RACE ?= -race
 TOOL := go tool -modfile=tools/go.mod
 # It alone would bring hundreds of modules into the others' module, and takes minutes to compile.
 GORELEASER := go tool -modfile=tools/release/go.mod goreleaser
+# CircleCI's program has one of its own: what it needs would hold back what the others use.
+ORB_TOOL := go tool -modfile=tools/orb/go.mod
 GO_WANTED := $(shell sed -n 's/^go //p' go.mod)
 PROGRAMS := bin/cfa bin/cfa-relay bin/cfa-responder
 
@@ -38,16 +40,18 @@ test-clients: need-go ## what is too much for each run, tagged `clients`: other 
 	test -n "$$names" || { echo "test-clients: the files tagged 'clients' hold no test" >&2; exit 1; }; \
 	go test -tags clients -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
 
-lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, module files
+lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, the orb, module files
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck, or brew install shellcheck" >&2; exit 1; }
 	@bad=$$(gofmt -l .) || exit 1; test -z "$$bad" || { printf 'not formatted, run gofmt -w on:\n%s\n' "$$bad" >&2; exit 1; }
 	@go vet -tags clients ./...
 	@$(TOOL) staticcheck -tags clients ./...
 	@$(TOOL) actionlint .github/workflows/*.yml
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && awk -v dir="$$dir" '/^```yaml/ {n++; on=1; next} /^```/ {on=0} on {print > (dir "/" n ".yml")}' README.md && \
-		for f in $$(grep -l '^jobs:' "$$dir"/*.yml); do $(TOOL) actionlint "$$f" || exit 1; found=1; done; test -n "$$found" || { echo "lint: the README has no workflow to check" >&2; exit 1; }
+		for f in $$(grep -l '^on:' "$$dir"/*.yml); do $(TOOL) actionlint "$$f" || exit 1; found=1; done; test -n "$$found" || { echo "lint: the README has no workflow to check" >&2; exit 1; }
 	@shellcheck .ci/run ci/cfa-buildkite-plugin/hooks/* $$(find . -name '*.sh' -not -path './.git/*' -not -path '*/node_modules/*')
-	@for dir in . tools tools/release; do (cd $$dir && go mod tidy -diff && go mod verify >/dev/null) || { echo "lint: $$dir/go.mod or go.sum is not as 'go mod tidy' leaves it, or a cached module was altered" >&2; exit 1; }; done
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && circleci=$$($(ORB_TOOL) -n circleci-cli) && \
+		HOME="$$home" CIRCLECI_CLI_SKIP_UPDATE_CHECK=true CIRCLECI_CLI_TELEMETRY_OPTOUT=1 "$$circleci" orb pack orb/src >/dev/null
+	@for dir in . tools tools/release tools/orb; do (cd $$dir && go mod tidy -diff && go mod verify >/dev/null) || { echo "lint: $$dir/go.mod or go.sum is not as 'go mod tidy' leaves it, or a cached module was altered" >&2; exit 1; }; done
 	@echo "lint: clean"
 
 bench: need-go ## measure, each figure beside its floor
