@@ -54,6 +54,7 @@ func program(t testing.TB, name string) string {
 }
 
 func TestMain(m *testing.M) {
+	standInForCircleCI()
 	code := m.Run()
 	if binDir != "" {
 		os.RemoveAll(binDir)

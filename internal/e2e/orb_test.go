@@ -1,0 +1,444 @@
+package e2e
+
+// The CircleCI orb's packed scripts in the environment of a CircleCI job: the
+// steps are those that CircleCI would run, by the shell that it runs them with.
+// Stand-ins are the `circleci` command, which takes the real one's arguments, and
+// the issuer behind it, with CircleCI's claims. The relay's rule is the README's.
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/continuousauth/action/internal/devissuer"
+	"github.com/continuousauth/action/orb/orbtest"
+)
+
+// standInForCircleCI makes this test program the `circleci` command of a job, if
+// it was started under that name.
+func standInForCircleCI() {
+	if filepath.Base(os.Args[0]) != "circleci" {
+		return
+	}
+	token, err := circleci(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(255)
+	}
+	fmt.Println(token)
+	os.Exit(0)
+}
+
+// circleci is `circleci run oidc get --claims '{"aud":"X"}'`. Of the claims, only
+// the audience can be chosen.
+func circleci(args []string) (string, error) {
+	if len(args) != 5 || !slices.Equal(args[:4], []string{"run", "oidc", "get", "--claims"}) {
+		return "", fmt.Errorf("unknown command %q", args)
+	}
+	var claims map[string]string
+	if err := json.Unmarshal([]byte(args[4]), &claims); err != nil {
+		return "", err
+	}
+	audience := claims["aud"]
+	if len(claims) != 1 || audience == "" {
+		return "", fmt.Errorf("claims %s: aud alone can be set", args[4])
+	}
+	req, err := http.NewRequest(http.MethodGet, os.Getenv("TEST_TOKEN_URL")+"&audience="+url.QueryEscape(audience), nil)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Authorization", "bearer "+os.Getenv("TEST_TOKEN_BEARER"))
+	resp, err := (&http.Client{Timeout: within}).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer struct{ Value string }
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&answer); err != nil || answer.Value == "" {
+		return "", fmt.Errorf("no token: %s, %v", resp.Status, err)
+	}
+	return answer.Value, nil
+}
+
+const circleJob = "publish"
+
+// circleClaims are those of a job that the README's rule is for.
+func circleClaims(over map[string]any) map[string]any {
+	claims := map[string]any{"vcs-origin": "github.com/octo/rocket", "vcs-ref": "refs/tags/v1.2.3"}
+	maps.Copy(claims, over)
+	return devissuer.CircleCIClaims(claims)
+}
+
+// circleRule is what the README tells people to write into the relay's file.
+func circleRule(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?s)(      - provider: )circleci\n(        org-id: .*?)\x60\x60\x60`).FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatal("the README shows no rule for CircleCI")
+	}
+	return m[1] + "development\n" + m[2]
+}
+
+// newCircleWorld is a world whose CI is CircleCI.
+func newCircleWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	issuer, err := devissuer.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(issuer.Close)
+	w.issuer = issuer
+	issuer.AddJob(circleJob, circleClaims(nil))
+
+	p := &person{name: "Ana", dir: filepath.Join(w.dir, "home-Ana")}
+	p.keys, p.pins = filepath.Join(p.dir, "responder.key"), filepath.Join(p.dir, "pins.yaml")
+	keygen := run(t, nil, "cfa-responder", "keygen", "--key-file", p.keys, "--name", p.name)
+	p.connect, p.sign = keygen.waitFor(`\bU[A-Z2-7]{55}\b`)[0], keygen.waitFor(`\bA[A-Z2-7]{55}\b`)[0]
+	w.humans = append(w.humans, p)
+	origin := "github.com/octo/rocket"
+	claims := circleClaims(nil)
+	for _, args := range [][]string{
+		{"issuer", "--name", "development", "--provider", "circleci", "--url", issuer.URL()},
+		{"add", project, "--provider", "development", "--claim", fmt.Sprintf("org-id=%v", claims["oidc.circleci.com/org-id"]),
+			"--claim", fmt.Sprintf("project-id=%v", claims["oidc.circleci.com/project-id"]), "--claim", "vcs-origin=" + origin, "--confirm", origin},
+	} {
+		if r := run(t, nil, "cfa-responder", append([]string{"pins", "--pins", p.pins}, args...)...); r.code != 0 {
+			t.Fatalf("pins %s ended with %d", args[0], r.code)
+		}
+	}
+
+	w.config = filepath.Join(w.dir, "cfa.yaml")
+	text := fmt.Sprintf(`host: localhost
+data: data
+listen: {nats: "127.0.0.1:0"}
+issuers:
+  - {name: development, provider: circleci, url: "%s"}
+projects:
+  %s:
+    ci:
+%s    responders:
+      - {name: Ana, connect: %s, sign: %s}
+`, issuer.URL(), project, circleRule(t), p.connect, p.sign)
+	if err := os.WriteFile(w.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.startRelay()
+	return w
+}
+
+// circleStep is a job on CircleCI, whose steps share a home, a PATH and BASH_ENV.
+type circleSteps struct {
+	*world
+	orb  *orbtest.Orb
+	home string
+	env  []string
+	log  strings.Builder
+}
+
+func (w *world) circleJob() *circleSteps {
+	w.t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := exec.LookPath("bash"); err != nil || runtime.GOOS == "windows" {
+		w.t.Skip("no bash, which CircleCI runs the steps of this job by")
+	}
+	s := &circleSteps{world: w, orb: orbtest.Pack(w.t, root, filepath.Join(root, "orb", "src")), home: w.t.TempDir()}
+	bin := w.t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(bin, "circleci")); err != nil {
+		w.t.Fatal(err)
+	}
+	// The tokens that stand in each job's environment: whoever takes them for
+	// CFA's is told by the relay that their audience is another.
+	standing, err := w.issuer.Mint(circleClaims(nil))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s.env = []string{
+		"PATH=" + bin + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + s.home, "BASH_ENV=" + filepath.Join(s.home, "bash_env"),
+		"CI=true", "CIRCLECI=true", "CIRCLE_JOB=" + circleJob, "CIRCLE_TAG=v1.2.3",
+		"CIRCLE_WORKFLOW_ID=2b3c4d5e-6f7a-4b8c-9d0e-1f2a3b4c5d6e", "CIRCLE_WORKFLOW_JOB_ID=1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9",
+		"CIRCLE_OIDC_TOKEN=" + standing, "CIRCLE_OIDC_TOKEN_V2=" + standing,
+		"TEST_TOKEN_URL=" + w.issuer.RequestURL(circleJob), "TEST_TOKEN_BEARER=" + w.issuer.RequestToken(circleJob),
+	}
+	return s
+}
+
+// step runs a command of the orb and gives the exit code that the job would have.
+func (s *circleSteps) step(command string, args map[string]any) int {
+	s.t.Helper()
+	runs, err := s.orb.Runs(command, args)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, r := range runs {
+		if r.NoOutputTimeout != "" {
+			if _, err := time.ParseDuration(r.NoOutputTimeout); err != nil {
+				s.t.Errorf("%s: no_output_timeout: %v", r.Name, err)
+			}
+		}
+		script := filepath.Join(s.t.TempDir(), "step.sh")
+		if err := os.WriteFile(script, []byte(r.Command), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		cmd := exec.CommandContext(s.t.Context(), "bash", "-eo", "pipefail", script)
+		cmd.Dir, cmd.Env = s.home, slices.Clone(s.env)
+		for name, value := range r.Environment {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+		out, err := cmd.CombinedOutput()
+		fmt.Fprintf(&s.log, "== %s\n%s", r.Name, out)
+		if err != nil && cmd.ProcessState == nil {
+			s.t.Fatal(err)
+		}
+		if code := cmd.ProcessState.ExitCode(); code != 0 {
+			return code
+		}
+	}
+	return 0
+}
+
+// ask are the arguments of each command that asks.
+func (s *circleSteps) ask(more map[string]any) map[string]any {
+	args := map[string]any{
+		"relay": s.url, "relay_name": "localhost", "project": project, "responders": s.humans[0].sign,
+		"message": "publish v1.2.3", "timeout": "1m", "install": false,
+	}
+	maps.Copy(args, more)
+	return args
+}
+
+// clean says that the code is nowhere where the job leaves something.
+func (s *circleSteps) clean() {
+	s.t.Helper()
+	if strings.Contains(s.log.String(), testCode) {
+		s.t.Error("the code stands in the log")
+	}
+	files := 0
+	err := filepath.WalkDir(s.home, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		files++
+		if strings.Contains(string(data), testCode) {
+			s.t.Errorf("%s holds the code", path)
+		}
+		return err
+	})
+	if err != nil || files == 0 {
+		s.t.Errorf("%d files were looked through: %v", files, err)
+	}
+}
+
+// release serves cfa as a release would, by HTTPS, and gives the address and the
+// digest.
+func (s *circleSteps) release() (source, sum string) {
+	s.t.Helper()
+	if _, err := exec.LookPath("curl"); err != nil {
+		if os.Getenv("CI") == "true" {
+			s.t.Fatal("curl is missing: apt-get install curl")
+		}
+		s.t.Skip("curl is missing: apt-get install curl")
+	}
+	binary, err := os.ReadFile(program(s.t, "cfa"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != fmt.Sprintf("/v1.2.3/cfa_1.2.3_%s_%s", runtime.GOOS, runtime.GOARCH) {
+			http.NotFound(w, r)
+			return
+		}
+		w.Write(binary)
+	}))
+	s.t.Cleanup(server.Close)
+	authority := filepath.Join(s.t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.env = append(s.env, "CURL_CA_BUNDLE="+authority)
+	digest := sha256.Sum256(binary)
+	return server.URL, hex.EncodeToString(digest[:])
+}
+
+func TestTheOrbInstallsByDigestAndItsCommandGetsTheCode(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t)
+	w.robot(w.humans[0])
+	s := w.circleJob()
+	source, sum := s.release()
+
+	wrong := strings.Repeat("0", 64)
+	if code := s.step("install", map[string]any{"version": "v1.2.3", "sha256": wrong, "source": source}); code != 1 {
+		t.Fatalf("a wrong digest: ended with %d\n%s", code, &s.log)
+	}
+	if _, err := os.Stat(filepath.Join(s.home, ".cfa", "bin", "cfa")); err == nil {
+		t.Fatal("a file with another digest was installed")
+	}
+	if code := s.step("install", map[string]any{"version": "v1.2.3", "sha256": sum, "source": source}); code != 0 {
+		t.Fatalf("install ended with %d\n%s", code, &s.log)
+	}
+	// install: true must find what this job has named.
+	if code := s.step("request", s.ask(map[string]any{
+		"install": true, "env_var": "OTP", "service": "npm", "command": `printf %s "$OTP" | sha256sum >got; env | grep -c ^OTP= >count`,
+	})); code != 0 {
+		t.Fatalf("request ended with %d\n%s", code, &s.log)
+	}
+	s.got(testCode)
+	for _, want := range []string{"as a job on CircleCI", "match code", "answered by Ana"} {
+		if !strings.Contains(s.log.String(), want) {
+			t.Errorf("the log has no %q:\n%s", want, &s.log)
+		}
+	}
+	s.clean()
+	// A later step has nothing of it.
+	if code := s.step("request", s.ask(map[string]any{"relay": "nats://127.0.0.1:1", "timeout": "2s", "env_var": "OTP", "command": "touch ran"})); code != 69 {
+		t.Errorf("a relay that is not there: ended with %d\n%s", code, &s.log)
+	}
+	if _, err := os.Stat(filepath.Join(s.home, "ran")); err == nil {
+		t.Error("the command ran without a code")
+	}
+}
+
+// got checks what the command wrote of the code: its hash.
+func (s *circleSteps) got(code string) {
+	s.t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.home, "got"))
+	sum := sha256.Sum256([]byte(code))
+	if err != nil || !strings.HasPrefix(string(data), hex.EncodeToString(sum[:])) {
+		s.t.Errorf("the command got something else than the code: %s, %v\n%s", data, err, &s.log)
+	}
+}
+
+// onPath puts the built cfa on the PATH, as an image would have it.
+func (s *circleSteps) onPath() {
+	s.t.Helper()
+	s.env = append(s.env, "PATH="+filepath.Dir(program(s.t, "cfa"))+string(os.PathListSeparator)+strings.TrimPrefix(s.env[0], "PATH="))
+}
+
+func TestTheOrbRunsACommandByCfaExec(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t)
+	w.robot(w.humans[0])
+	s := w.circleJob()
+	s.onPath()
+	if code := s.step("exec", s.ask(map[string]any{"install": true, "env_var": "PIN", "command": "printf %s \"$PIN\" | sha256sum >got\nexit 7\n"})); code != 7 {
+		t.Errorf("the command's exit code became %d\n%s", code, &s.log)
+	}
+	s.got(testCode)
+	s.clean()
+}
+
+// The policy that the README shows, on tokens that each lack one thing.
+func TestAJobThatTheCircleCIRuleIsNotForGetsNoPrompt(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t)
+	h := w.listen(w.humans[0])
+	s := w.circleJob()
+	s.onPath()
+	for _, c := range []struct {
+		name string
+		over map[string]any
+		want string
+	}{
+		{"another organization", map[string]any{"org-id": "0a0a0a0a-6eb2-4c85-8a81-d9ed6a1d1d1e"}, "none of its rules fits"},
+		{"another project", map[string]any{"project-id": "0a0a0a0a-7d4e-4f6a-9b8c-0d1e2f3a4b5c"}, "project-id is"},
+		{"a fork", map[string]any{"vcs-origin": "github.com/mallory/rocket"}, "vcs-origin is"},
+		{"a branch", map[string]any{"vcs-ref": "refs/heads/v1.2.3"}, "vcs-ref is"},
+		{"no origin", map[string]any{"vcs-origin": nil}, "the ID token has no vcs-origin"},
+		{"no ref", map[string]any{"vcs-ref": nil}, "the ID token has no vcs-ref"},
+		{"other contexts", map[string]any{"context-ids": []any{"0a0a0a0a-3e2f-4a1b-8c9d-0e1f2a3b4c5d"}}, "context-ids is"},
+		{"no context", map[string]any{"context-ids": []any{}}, "context-ids is"},
+		{"a rerun with SSH", map[string]any{"ssh-rerun": true}, "ssh-rerun is"},
+		{"a rerun with SSH, as a text", map[string]any{"ssh-rerun": "false"}, ""},
+	} {
+		w.issuer.AddJob(circleJob, circleClaims(c.over))
+		s.log.Reset()
+		if code := s.step("request", s.ask(map[string]any{"command": "touch ran"})); code != 77 {
+			t.Errorf("%s: ended with %d\n%s", c.name, code, &s.log)
+		}
+		if !strings.Contains(s.log.String(), c.want) {
+			t.Errorf("%s: the log does not say %q:\n%s", c.name, c.want, &s.log)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(s.home, "ran")); err == nil {
+		t.Error("a command ran")
+	}
+	if strings.Contains(h.out.String()+h.err.String(), "octo/rocket") {
+		t.Errorf("a human was asked:\n%s%s", h.out, h.err)
+	}
+	// The control: the job that the rule is for is shown to the human.
+	w.issuer.AddJob(circleJob, circleClaims(nil))
+	done := make(chan int, 1)
+	go func() { done <- s.step("request", s.ask(map[string]any{"command": "touch ran"})) }()
+	h.waitFor(`github\.com/octo/rocket`)
+	h.waitFor(`refs/tags/v1\.2\.3`)
+	if _, err := io.WriteString(h.in, "d 1 not today\n"); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-done; code != 80 {
+		t.Errorf("a decline: ended with %d\n%s", code, &s.log)
+	}
+	if _, err := os.Stat(filepath.Join(s.home, "ran")); err == nil {
+		t.Error("a command ran though the human declined")
+	}
+}
+
+// What the orb sets must be what cfa reads: a misspelt variable is silently no
+// flag at all.
+func TestTheOrbSetsOnlyVariablesThatCfaReads(t *testing.T) {
+	t.Parallel()
+	s := newCircleWorld(t).circleJob()
+	commands := run(t, nil, "cfa", "--help").out.String()
+	seen := 0
+	for _, command := range []string{"request", "exec", "approve"} {
+		if !regexp.MustCompile(`(?m)^ +` + command + `\b`).MatchString(commands) {
+			continue
+		}
+		seen++
+		help := run(t, nil, "cfa", command, "--help").out.String()
+		runs, err := s.orb.Runs(command, s.ask(map[string]any{"command": "x", "message": "m"}))
+		if command == "approve" {
+			runs, err = s.orb.Runs(command, s.ask(nil))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range runs[0].Environment {
+			if !strings.HasPrefix(name, "CFA_ORB_") && !strings.Contains(strings.Join(strings.Fields(help), " "), "($"+name+")") {
+				t.Errorf("cfa %s reads no %s", command, name)
+			}
+		}
+	}
+	if seen < 2 {
+		t.Errorf("cfa --help names %d of the orb's commands:\n%s", seen, commands)
+	}
+}
