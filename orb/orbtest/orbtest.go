@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -99,24 +100,44 @@ func Pack(t testing.TB, root, dir string) *Orb {
 // PackYAML is the packed orb as it is published.
 func PackYAML(t testing.TB, root, dir string) []byte {
 	t.Helper()
-	// Its path only: it is run with a home of its own, where go would find no cache.
-	find := exec.Command("go", "tool", "-modfile="+filepath.Join(root, "tools", "orb", "go.mod"), "-n", "circleci-cli")
-	find.Dir = root
-	var wrong bytes.Buffer
-	find.Stderr = &wrong
-	path, err := find.Output()
+	path, err := program(root)
 	if err != nil {
-		t.Fatalf("build circleci-cli: %v\n%s", err, &wrong)
+		t.Fatal(err)
 	}
-	cmd := exec.Command(strings.TrimSpace(string(path)), "orb", "pack", dir)
+	cmd := exec.Command(path, "orb", "pack", dir)
 	// It would ask its maker for a newer version, and tell that it was used.
 	cmd.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "CIRCLECI_CLI_SKIP_UPDATE_CHECK=true", "CIRCLECI_CLI_TELEMETRY_OPTOUT=1"}
+	var wrong bytes.Buffer
 	cmd.Stderr = &wrong
 	packed, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("circleci orb pack: %v\n%s", err, &wrong)
 	}
 	return packed
+}
+
+// built is the path of circleci-cli, built once.
+var built struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// program builds circleci-cli and gives its path: run by go itself, it would need
+// a home where go finds its cache, and it is to have one of its own.
+func program(root string) (string, error) {
+	built.once.Do(func() {
+		cmd := exec.Command("go", "tool", "-modfile="+filepath.Join(root, "tools", "orb", "go.mod"), "-n", "circleci-cli")
+		cmd.Dir = root
+		var wrong bytes.Buffer
+		cmd.Stderr = &wrong
+		path, err := cmd.Output()
+		if err != nil {
+			built.err = fmt.Errorf("build circleci-cli: %w\n%s", err, &wrong)
+		}
+		built.path = strings.TrimSpace(string(path))
+	})
+	return built.path, built.err
 }
 
 // Runs gives the scripts that a step with this command and these arguments runs,
