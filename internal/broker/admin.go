@@ -92,7 +92,7 @@ func (r *Relay) serveAdmin(data string) error {
 // Status says how the relay is.
 func (r *Relay) Status() Status {
 	rules := r.rules.Load()
-	s := Status{Relay: rules.config.Host, NATS: r.ClientURL(), WebSocket: r.WebSocketURL(), Open: len(r.store.all()), Keys: map[string]string{}, LastReload: r.reloaded.Load()}
+	s := Status{Relay: rules.config.Host, NATS: r.ClientURL(), WebSocket: r.WebSocketURL(), Open: r.store.count(), Keys: map[string]string{}, LastReload: r.reloaded.Load()}
 	s.Jobs, s.Responders = r.count()
 	ages := rules.keys.Ages()
 	for _, i := range rules.config.issuers {

@@ -146,6 +146,38 @@ func bareAppender(b *testing.B, js jetstream.JetStream, subject string) func() {
 	}
 }
 
+// BenchmarkRead is what each waiting job does every 15 s: read its state. The floor
+// is a bare NATS round trip and a bare read of a record.
+func BenchmarkRead(b *testing.B) {
+	f := startFixture(b)
+	f.relay.traffic.most = 1 << 30 // one key sends what thousands of jobs would
+	j := f.accepted(rocketRepo, "rocket")
+	echo := wire.JobSubject(j.pub, "bench.echo")
+	if _, err := f.relay.net.client.Subscribe(echo, func(m *nats.Msg) { m.Respond(m.Data) }); err != nil {
+		b.Fatal(err)
+	}
+	if err := f.relay.net.client.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	var ours, floor []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if _, err := j.nc.Request(echo, make([]byte, 1500), 5*time.Second); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := f.relay.store.stream.GetLastMsgForSubject(b.Context(), requestPrefix+j.pub); err != nil {
+			b.Fatal(err)
+		}
+		floor = append(floor, time.Since(start))
+		start = time.Now()
+		if r := j.state(); r.Refused != nil {
+			b.Fatal(r.Refused)
+		}
+		ours = append(ours, time.Since(start))
+	}
+	report(b, "p50", ours, floor, 0.50)
+}
+
 // BenchmarkAdmission is what a job's start costs the relay: CONNECT with an ID
 // token, and its request, until it is accepted, as admissions a second. The
 // floor is a CONNECT of a configured nkey user plus one bare forced append, on a

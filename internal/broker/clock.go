@@ -28,7 +28,7 @@ func (r *Relay) runClock(ctx context.Context) {
 // sweep does what is due now.
 func (r *Relay) sweep(ctx context.Context, now time.Time) {
 	asked := false
-	for _, e := range r.store.all() {
+	for _, e := range r.store.those(func(*entry) bool { return true }) {
 		due, in := e.rec.Clock(now)
 		if in == nil || now.Before(due) {
 			if in = r.lost(e.rec, now); in == nil {

@@ -138,6 +138,6 @@ func aServerDies(t *testing.T, x *external) {
 		}
 	}
 	for _, r := range []*Relay{f.relay, g.relay} {
-		eventually(t, "both indexes have caught up", func() bool { return len(r.store.all()) == 0 })
+		eventually(t, "both indexes have caught up", func() bool { return r.store.count() == 0 })
 	}
 }

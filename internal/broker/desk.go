@@ -59,13 +59,8 @@ func (r *Relay) pending(ctx context.Context, d *desk, m wire.PendingQuery) (wire
 		return wire.Reply{}, refuse(wire.RefusedMalformed, "more than 64 requests asked after at once", "")
 	}
 	page := &wire.Page{}
-	var mine []entry
-	for _, e := range r.store.all() {
-		if slices.Contains(d.projects, e.rec.Project) && e.rec.Key > m.After {
-			mine = append(mine, e)
-		}
-	}
-	slices.SortFunc(mine, func(a, b entry) int { return strings.Compare(a.rec.Key, b.rec.Key) })
+	mine := r.store.those(func(e *entry) bool { return e.rec.Key > m.After && slices.Contains(d.projects, e.rec.Project) })
+	slices.SortFunc(mine, func(a, b *entry) int { return strings.Compare(a.rec.Key, b.rec.Key) })
 	size := 0
 	for _, key := range m.Known {
 		if wire.CheckConnectKey(key) != nil {
@@ -98,7 +93,7 @@ func (r *Relay) pending(ctx context.Context, d *desk, m wire.PendingQuery) (wire
 		if err != nil {
 			continue
 		}
-		item := wire.Item{Key: e.rec.Key, Request: env, State: r.view(e)}
+		item := wire.Item{Key: e.rec.Key, Request: env, State: r.view(*e)}
 		data, err := json.Marshal(item)
 		if err != nil {
 			continue
@@ -203,7 +198,7 @@ func (r *Relay) answer(ctx context.Context, d *desk, m wire.AnswerMessage) (wire
 	}
 	if err == nil {
 		r.decided(wire.VerbAnswer, after)
-		r.push(wire.ProjectSubject(after.rec.Project), wire.Hint{Hint: wire.HintState, Key: m.Key, Rev: after.seq})
+		r.tellProject(after)
 		if after.rec.State != lifecycle.StateAnswered {
 			r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintState, Key: m.Key, Rev: after.seq})
 		}

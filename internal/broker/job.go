@@ -103,7 +103,7 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 	r.store.know(key, after.accepts)
 	r.log.Info("decision", "what", "request", "key", key, "digest", job.Digest.String(), "project", job.Request.Project, "rule", rule, "outcome", "accepted",
 		"issuer", job.Issuer.URL, "repository", wire.CleanName(job.Facts.Repository, 200), "workflow", wire.CleanName(job.Facts.WorkflowFile, 200), "ref", wire.CleanName(job.Facts.Ref, 200), "run", wire.CleanName(job.Facts.RunID, 40))
-	r.changed(after.rec.Project, key, after.seq)
+	r.tellProject(after)
 	return r.reply(after), nil
 }
 
@@ -157,7 +157,7 @@ func (r *Relay) state(ctx context.Context, key string) (wire.Reply, error) {
 // answer that it has missed sends it again when told that something happened.
 func (r *Relay) back(e entry) {
 	if e.rec.State == lifecycle.StateAnswered {
-		r.push(wire.ProjectSubject(e.rec.Project), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+		r.tellProject(e)
 	}
 }
 
@@ -283,7 +283,7 @@ func (r *Relay) step(ctx context.Context, key, verb string, env wire.Envelope) (
 		return wire.Reply{}, err
 	}
 	r.decided(verb, after)
-	r.changed(after.rec.Project, key, after.seq)
+	r.tellProject(after)
 	return r.reply(after), nil
 }
 
@@ -329,9 +329,13 @@ func (r *Relay) view(e entry) wire.State {
 	if !hidden {
 		s.By = e.rec.ByName
 	}
+	read := e.accepts == nil
 	answerers, err := e.answerers()
 	if err != nil { // the store is damaged: nobody is on call for that
 		return s
+	}
+	if read {
+		r.store.know(e.rec.Key, answerers)
 	}
 	for _, p := range c.enrolled(e.rec.Project) {
 		if !answerers.takes(p.Sign) || slices.Contains(e.rec.Shut, p.Sign) {

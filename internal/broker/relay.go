@@ -410,6 +410,13 @@ func (r *Relay) push(subject string, h wire.Hint) {
 	}
 }
 
+// tellProject tells a project's responders that a request has a new record. Its
+// job is not told where it has caused that itself: the reply says it, and a hint
+// beside it costs the job one more read.
+func (r *Relay) tellProject(e entry) {
+	r.push(wire.ProjectSubject(e.rec.Project), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+}
+
 // changed tells everyone concerned that a request has a new record.
 func (r *Relay) changed(project, key string, rev uint64) {
 	h := wire.Hint{Hint: wire.HintState, Key: key, Rev: rev}

@@ -85,7 +85,7 @@ type store struct {
 	log    *slog.Logger
 
 	mu    sync.Mutex
-	open  map[string]entry // the index: open requests, for lists and clocks
+	open  map[string]*entry // the index: open requests, for lists and clocks; an entry is never changed, only replaced
 	ended map[string]uint64
 	// How many of the index each run and project has, and who is about to be
 	// added to it: many ask at once, and each must count for the next.
@@ -147,7 +147,7 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 	}
 	return &store{
 		js: js, stream: stream, now: now, log: log,
-		open: map[string]entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
+		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
 		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
 		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
@@ -174,15 +174,23 @@ func (s *store) last(ctx context.Context, key string) (entry, error) {
 	if err != nil {
 		return entry{}, fmt.Errorf("%w: record %d: %w", errStore, m.Sequence, err)
 	}
-	return entry{rec: rec, seq: m.Sequence, hash: lifecycle.Hash(m.Data)}, nil
+	e := entry{rec: rec, seq: m.Sequence, hash: lifecycle.Hash(m.Data)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.open[key]; known != nil {
+		e.accepts = known.accepts
+	}
+	return e, nil
 }
 
 // recent is the last record as the index has it, if it has it.
 func (s *store) recent(key string) (entry, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.open[key]
-	return e, ok
+	if e := s.open[key]; e != nil {
+		return *e, true
+	}
+	return entry{}, false
 }
 
 // transition applies in to a request and appends the outcome. It is the only way
@@ -296,30 +304,30 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 func (s *store) see(e entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.open[e.rec.Key]; ok && old.seq >= e.seq || s.ended[e.rec.Key] >= e.seq {
+	old, was := s.open[e.rec.Key]
+	if was && old.seq >= e.seq || s.ended[e.rec.Key] >= e.seq {
 		return
 	}
-	old, was := s.open[e.rec.Key]
-	if e.accepts == nil {
+	if was && e.accepts == nil {
 		e.accepts = old.accepts
 	}
 	if e.rec.State.Final() {
 		if was {
-			s.count(old, -1)
+			s.tally(*old, -1)
 		}
 		delete(s.open, e.rec.Key)
 		s.ended[e.rec.Key] = e.seq
 		return
 	}
 	if !was {
-		s.count(e, 1)
+		s.tally(e, 1)
 		delete(s.coming, e.rec.Key)
 	}
-	s.open[e.rec.Key] = e
+	s.open[e.rec.Key] = &e
 }
 
-// count adds n to what e counts for.
-func (s *store) count(e entry, n int) {
+// tally adds n to what e counts for.
+func (s *store) tally(e entry, n int) {
 	for _, c := range []struct {
 		of   map[string]int
 		name string
@@ -372,9 +380,10 @@ func (s *store) reserve(key string, p place) (release func(), err error) {
 func (s *store) know(key string, a *acceptable) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.open[key]; ok && e.accepts == nil {
-		e.accepts = a
-		s.open[key] = e
+	if e := s.open[key]; e != nil && e.accepts == nil {
+		knowing := *e
+		knowing.accepts = a
+		s.open[key] = &knowing
 	}
 }
 
@@ -501,13 +510,23 @@ func (s *store) caughtUp(ctx context.Context) error {
 	}
 }
 
-// all gives the open requests.
-func (s *store) all() []entry {
+// count is how many requests are open.
+func (s *store) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]entry, 0, len(s.open))
+	return len(s.open)
+}
+
+// those gives the open requests that want says, under the store's lock. None of
+// them may be changed.
+func (s *store) those(want func(*entry) bool) []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*entry
 	for _, e := range s.open {
-		out = append(out, e)
+		if want(e) {
+			out = append(out, e)
+		}
 	}
 	return out
 }

@@ -371,7 +371,7 @@ func TestWhatWasAppendedUnacknowledgedIsListedAllTheSame(t *testing.T) {
 				close(goOn)
 			}
 			<-over
-			eventually(t, "it is listed", func() bool { return len(f.relay.store.all()) == 1 })
+			eventually(t, "it is listed", func() bool { return f.relay.store.count() == 1 })
 			deaf.deaf.Store(false)
 			if p := f.sit(f.ana).pending(); len(p.Items) != 1 || p.Items[0].Key != j.pub {
 				t.Errorf("%+v", p)
