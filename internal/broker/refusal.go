@@ -24,7 +24,7 @@ func (r *Relay) refusal(err error) *wire.Refusal {
 	case errors.Is(err, wire.ErrVersion):
 		return &wire.Refusal{Code: wire.RefusedVersion, Why: wire.Clean(err.Error(), 300)}
 	case errors.As(err, &mismatch):
-		return &wire.Refusal{Code: wire.RefusedPolicy, Why: wire.Clean(mismatch.ToJob(), 2000)}
+		return &wire.Refusal{Code: wire.RefusedPolicy, Why: wire.Clean(mismatch.ToJob(), 2000), Mend: wire.Clean(mismatch.Mend(), 1000)}
 	case errors.As(err, &token) && token.Code == trust.CodeRequest && errors.Is(err, wire.ErrVersion):
 		return &wire.Refusal{Code: wire.RefusedVersion, Why: wire.Clean(token.Why, 1000)}
 	case errors.As(err, &token) && token.Code == trust.CodeRequest && errors.Is(err, wire.ErrSignature):

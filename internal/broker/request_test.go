@@ -80,7 +80,7 @@ func TestARefusedRequestSaysWhatWasFound(t *testing.T) {
 		}, wire.RefusedToken, []string{"the ID token expired", "fetch a fresh ID token"}},
 		{"a token that is too long", rocketRepo, func(j *job) { j.token += strings.Repeat("x", wire.MaxToken) }, wire.RefusedToken, []string{"at most 16384 are read"}},
 
-		{"no rule fits, of a known owner", "example/other", func(*job) {}, wire.RefusedPolicy, []string{"no rule of the project \"rocket\" fits this job: rule 1 (line 7): repository_id is", "the rule wants"}},
+		{"no rule fits, of a known owner", "example/other", func(*job) {}, wire.RefusedPolicy, []string{"no rule of the project \"rocket\" fits this job: rule 1 (line 7): repository_id is", "the rule wants", "change a rule under projects.rocket.ci in the relay's file, or add one"}},
 		{"a danger that no rule allows", rocketRepo, func(j *job) {
 			j.token = j.f.token(rocketRepo, wire.Audience(relayName, j.pub), map[string]any{"event_name": "pull_request_target"})
 		}, wire.RefusedPolicy, []string{"pull_request_target", "add `allow: [pull_request_target]`"}},

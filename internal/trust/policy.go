@@ -356,6 +356,7 @@ type RuleMismatch struct {
 	Why  []string // never empty
 
 	owner bool
+	wants []string // what the job can be run with to fit; nil: it cannot be made to fit
 }
 
 // Match says which rule of the project a verified job fits. rule names it for
@@ -371,7 +372,7 @@ func (p *Policy) Match(project string, job *Job) (rule string, err error) {
 		}
 		owner := r.ownedBy(job)
 		m.Owner = m.Owner || owner
-		m.Rules = append(m.Rules, RuleMismatch{Rule: r.title, Why: why, owner: owner})
+		m.Rules = append(m.Rules, RuleMismatch{Rule: r.title, Why: why, owner: owner, wants: r.mending(job, len(why))})
 	}
 	return "", m
 }
@@ -411,6 +412,28 @@ func (r *rule) mismatch(job *Job) (why []string) {
 	return why
 }
 
+// mending is what a job must be run with to fit, as it says in the rule. nil where
+// that would not do: another repository is another job, and a danger, or a token
+// that names no key, is for the rule to allow. whys is how much does not fit.
+func (r *rule) mending(job *Job, whys int) (wants []string) {
+	if r.issuer.Name != job.Issuer.Name || r.issuer.Provider != job.Issuer.Provider {
+		return nil
+	}
+	for _, w := range r.wants {
+		if w.mismatch(job.Claims) == "" {
+			continue
+		}
+		if slices.Contains(r.issuer.Provider.IDs, w.claim) {
+			return nil
+		}
+		wants = append(wants, w.shown+" "+w.list())
+	}
+	if len(wants) < whys {
+		return nil
+	}
+	return wants
+}
+
 // mismatch is "" if the claims fit.
 func (w *want) mismatch(claims ci.Claims) string {
 	v, there := claims[w.claim]
@@ -435,6 +458,15 @@ func (w *want) mismatch(claims ci.Claims) string {
 			}
 		}
 	}
+	want := "the rule wants " + w.list()
+	if !there {
+		return fmt.Sprintf("the ID token has no %s, %s", w.shown, want)
+	}
+	return fmt.Sprintf("%s is %s, %s", w.shown, shown(claims.Text(w.claim)), want)
+}
+
+// list is the accepted values.
+func (w *want) list() string {
 	wants := make([]string, 0, len(w.exact)+len(w.patterns))
 	for _, e := range w.exact {
 		wants = append(wants, shown(e))
@@ -445,11 +477,7 @@ func (w *want) mismatch(claims ci.Claims) string {
 	if n := len(wants); n > 5 {
 		wants = append(wants[:5], fmt.Sprintf("%d more", n-5))
 	}
-	want := "the rule wants " + strings.Join(wants, " or ")
-	if !there {
-		return fmt.Sprintf("the ID token has no %s, %s", w.shown, want)
-	}
-	return fmt.Sprintf("%s is %s, %s", w.shown, shown(claims.Text(w.claim)), want)
+	return strings.Join(wants, " or ")
 }
 
 func (w *want) fits(s string) bool {
@@ -505,6 +533,25 @@ func (m *Mismatch) ToJob() string {
 		return noMatch
 	}
 	return m.text(slices.DeleteFunc(slices.Clone(m.Rules), func(r RuleMismatch) bool { return !r.owner }))
+}
+
+// Mend says what would let the job ask, as far as ToJob tells it of the rules: ""
+// for a stranger.
+func (m *Mismatch) Mend() string {
+	if !m.Known || !m.Owner {
+		return ""
+	}
+	var nearest *RuleMismatch
+	for i, r := range m.Rules {
+		if r.owner && r.wants != nil && (nearest == nil || len(r.wants) < len(nearest.wants)) {
+			nearest = &m.Rules[i]
+		}
+	}
+	if nearest == nil {
+		return fmt.Sprintf("if this job is meant to ask, have the relay's administrator change a rule under projects.%s.ci in the relay's file, or add one", m.Project)
+	}
+	return fmt.Sprintf("run the job with %s, as %s wants it; or, if it is meant to ask as it is, have the relay's administrator change that rule, under projects.%s.ci in the relay's file",
+		strings.Join(nearest.wants, " and "), nearest.Rule, m.Project)
 }
 
 func (m *Mismatch) text(rules []RuleMismatch) string {

@@ -227,6 +227,9 @@ func TestAStrangerLearnsNeitherProjectsNorRules(t *testing.T) {
 	if unknown.Known || !nomatch.Known || nomatch.Owner {
 		t.Errorf("%+v, %+v", unknown, nomatch)
 	}
+	if unknown.Mend() != "" || nomatch.Mend() != "" || mismatch("no-such-project", job).Mend() != "" {
+		t.Errorf("a stranger is told what would fit: %q", nomatch.Mend())
+	}
 	if unknown.ToJob() != nomatch.ToJob() || strings.Contains(nomatch.ToJob(), "rule 1") || strings.Contains(nomatch.ToJob(), "octo") {
 		t.Errorf("a stranger can tell %q from %q", unknown.ToJob(), nomatch.ToJob())
 	}
@@ -309,5 +312,50 @@ func TestAPolicyDoesNotChangeWithItsSource(t *testing.T) {
 	source[0].Allow[0] = "workflow_run"
 	if _, err := p.Match("octo", githubJob(map[string]any{"runner_environment": "self-hosted"})); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTheProjectsOwnJobIsToldWhatWouldFit(t *testing.T) {
+	t.Parallel()
+	const change = "have the relay's administrator change "
+	with := func(s string) []string {
+		return []string{"run the job with " + s + ", as rule 1 (line 1) wants it", change + "that rule, under projects.octo.ci"}
+	}
+	other := []string{change + "a rule under projects.octo.ci in the relay's file, or add one"}
+	job := githubJob(nil)
+	for _, tc := range []struct {
+		name   string
+		rule   []string // beside the ids
+		claims map[string]any
+		want   []string
+	}{
+		{"an environment", []string{"environment: npm"}, nil, with(`environment "npm"`)},
+		{"two claims", []string{"environment: [npm, gem]", "ref: {pattern: 'refs/tags/v.+'}"}, nil, with(`environment "npm" or "gem" and ref what matches "refs/tags/v.+"`)},
+		{"another repository", []string{"environment: npm"}, map[string]any{"repository_id": "999"}, other},
+		{"a danger", []string{"environment: npm"}, map[string]any{"runner_environment": "self-hosted"}, other},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := compile(t, ruleSource(job, tc.rule)).Match("octo", githubJob(tc.claims))
+			m, ok := errors.AsType[*Mismatch](err)
+			if !ok {
+				t.Fatal(err)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(m.Mend(), want) {
+					t.Errorf("told %q, want %q", m.Mend(), want)
+				}
+			}
+			if len(tc.want) == 1 && strings.Contains(m.Mend(), "run the job") {
+				t.Errorf("sent to do what does not help: %q", m.Mend())
+			}
+		})
+	}
+	// Of several rules, the nearest; and none of another owner's.
+	two := ruleSource(job, []string{"environment: npm", "ref: refs/heads/other"}) + ruleSource(job, []string{"environment: gem"}) +
+		ruleSource(githubJob(map[string]any{"repository_owner_id": "5"}), nil)
+	_, err := compile(t, two).Match("octo", job)
+	if m, ok := errors.AsType[*Mismatch](err); !ok || !strings.Contains(m.Mend(), `run the job with environment "gem", as rule 2`) {
+		t.Errorf("%v", err)
 	}
 }
