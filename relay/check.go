@@ -16,6 +16,8 @@ import (
 type checkCmd struct {
 	Config    string `required:"" placeholder:"FILE" env:"CFA_RELAY_CONFIG" help:"The configuration to check."`
 	TokenFile string `placeholder:"FILE" help:"A file with an ID token: say which issuer it is of, which rule it matches, or which claim does not match which value of which rule."`
+
+	WithoutFiles bool `help:"Do not look at the files that the configuration names (certificates, keys, credentials): for a check on another machine than the relay's."`
 }
 
 // Run checks the file and, if asked, one token against it. Nothing that it
@@ -25,11 +27,26 @@ func (c *checkCmd) Run(ctx context.Context, io stdio) error {
 	if err != nil {
 		return &exit{exitConfig, err}
 	}
-	if err := config.CheckFiles(); err != nil {
-		return &exit{exitConfig, err}
+	if c.WithoutFiles {
+		return c.rest(ctx, io, config, " (the files that it names were not looked at)")
 	}
+	files := config.CheckFiles()
+	if files == nil {
+		return c.rest(ctx, io, config, "")
+	}
+	// All else first: where the certificates are on another machine, it is what
+	// can be checked here.
+	files = fmt.Errorf("%w\nThe rest of %s is good. If the files that it names are on another machine, check it here with --without-files", files, c.Config)
+	if c.TokenFile != "" {
+		files = errors.Join(c.rest(ctx, io, config, ""), files)
+	}
+	return &exit{exitConfig, files}
+}
+
+// rest says that the file is good, or what the relay would say of a token.
+func (c *checkCmd) rest(ctx context.Context, io stdio, config *broker.Config, but string) error {
 	if c.TokenFile == "" {
-		fmt.Fprintf(io.out, "%s is good: relay %s, %d projects\n", c.Config, config.Host, len(config.Projects))
+		fmt.Fprintf(io.out, "%s is good%s: relay %s, %s\n", c.Config, but, config.Host, count(len(config.Projects), "project"))
 		return nil
 	}
 	info, err := os.Stat(c.TokenFile)
@@ -63,4 +80,12 @@ func (c *checkCmd) Run(ctx context.Context, io stdio) error {
 		return &exit{exitRefused, errors.New("the relay would refuse this token")}
 	}
 	return nil
+}
+
+// count is n things.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

@@ -409,7 +409,11 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 	printRule(std.err, rule)
 	printLinks(std.err, c.LinkHost)
 	if n := len(f.Pins[c.Project]); n > 0 {
-		fmt.Fprintf(std.err, "The project has %d pin(s) already, which stay; a job needs to fit one.\n", n)
+		already := "has one pin already, which stays"
+		if n > 1 {
+			already = fmt.Sprintf("has %d pins already, which stay", n)
+		}
+		fmt.Fprintf(std.err, "The project %s; a job needs to fit one.\n", already)
 	}
 	if wider := c.wider(); wider != "" {
 		fmt.Fprintln(std.err, wider)
@@ -643,7 +647,7 @@ func (c *pinsRemoveCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 	}
 	switch {
 	case c.Pin < 0 || c.Pin > len(rules):
-		return usage("%s has %d pin(s); cfa-responder pins list shows them", wire.CleanName(c.Project, 63), len(rules))
+		return usage("%s has no pin %d; cfa-responder pins list shows those that there are", wire.CleanName(c.Project, 63), c.Pin)
 	case c.Pin > 0 && len(rules) > 1:
 		f.Pins[c.Project] = slices.Delete(rules, c.Pin-1, c.Pin)
 	default:

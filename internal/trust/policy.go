@@ -574,7 +574,7 @@ func (m *Mismatch) text(rules []RuleMismatch) string {
 		b.WriteString(sep + r.Rule + ": " + strings.Join(why, ", "))
 	}
 	if n := len(rules) - len(shownRules); n > 0 {
-		fmt.Fprintf(&b, "; and %d rules that fit even less", n)
+		fmt.Fprintf(&b, "; and %d more that fit even less", n)
 	}
 	return b.String()
 }
