@@ -148,11 +148,12 @@ projects:
 	return w
 }
 
-// circleStep is a job on CircleCI, whose steps share a home, a PATH and BASH_ENV.
+// circleSteps is a job on CircleCI, whose steps share a home, a PATH and BASH_ENV.
 type circleSteps struct {
 	*world
 	orb  *orbtest.Orb
 	home string
+	bin  string // first on the PATH
 	env  []string
 	log  strings.Builder
 }
@@ -166,13 +167,12 @@ func (w *world) circleJob() *circleSteps {
 	if _, err := exec.LookPath("bash"); err != nil || runtime.GOOS == "windows" {
 		w.t.Skip("no bash, which CircleCI runs the steps of this job by")
 	}
-	s := &circleSteps{world: w, orb: orbtest.Pack(w.t, root, filepath.Join(root, "orb", "src")), home: w.t.TempDir()}
-	bin := w.t.TempDir()
+	s := &circleSteps{world: w, orb: orbtest.Pack(w.t, root, filepath.Join(root, "orb", "src")), home: w.t.TempDir(), bin: w.t.TempDir()}
 	self, err := os.Executable()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.Symlink(self, filepath.Join(bin, "circleci")); err != nil {
+	if err := os.Symlink(self, filepath.Join(s.bin, "circleci")); err != nil {
 		w.t.Fatal(err)
 	}
 	// The tokens that stand in each job's environment: whoever takes them for
@@ -182,7 +182,7 @@ func (w *world) circleJob() *circleSteps {
 		w.t.Fatal(err)
 	}
 	s.env = []string{
-		"PATH=" + bin + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + s.home, "BASH_ENV=" + filepath.Join(s.home, "bash_env"),
+		"PATH=" + s.bin + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + s.home, "BASH_ENV=" + filepath.Join(s.home, "bash_env"),
 		"CI=true", "CIRCLECI=true", "CIRCLE_JOB=" + circleJob, "CIRCLE_TAG=v1.2.3",
 		"CIRCLE_WORKFLOW_ID=2b3c4d5e-6f7a-4b8c-9d0e-1f2a3b4c5d6e", "CIRCLE_WORKFLOW_JOB_ID=1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9",
 		"CIRCLE_OIDC_TOKEN=" + standing, "CIRCLE_OIDC_TOKEN_V2=" + standing,
@@ -355,6 +355,45 @@ func TestTheOrbRunsACommandByCfaExec(t *testing.T) {
 	}
 	s.got(testCode)
 	s.clean()
+}
+
+// A gem that says what the real one says: it wants a code, and takes the right one.
+const gem = `#!/bin/sh
+if [ "$1 $2" != "push rocket-1.2.3.gem" ]; then echo "called with $*" >&2; exit 9; fi
+echo run >>"$HOME/runs"
+if [ -z "$GEM_HOST_OTP_CODE" ]; then
+	echo "You have enabled multi-factor authentication. Please enter OTP code."
+	exit 1
+fi
+printf %s "$GEM_HOST_OTP_CODE" | sha256sum >"$HOME/got"
+echo "Successfully registered gem: rocket (1.2.3)"
+`
+
+// Words that need no shell reach cfa as they stand, so that nobody has to say
+// which tool it is.
+func TestTheOrbLetsCfaKnowTheToolByItsWords(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t)
+	w.robot(w.humans[0])
+	s := w.circleJob()
+	s.onPath()
+	if err := os.WriteFile(filepath.Join(s.bin, "gem"), []byte(gem), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if code := s.step("exec", s.ask(map[string]any{"command": "gem push rocket-1.2.3.gem\n"})); code != 0 {
+		t.Fatalf("ended with %d\n%s", code, &s.log)
+	}
+	s.got(testCode)
+	s.clean()
+	runs, err := os.ReadFile(filepath.Join(s.home, "runs"))
+	if err != nil || string(runs) != "run\nrun\n" || !strings.Contains(s.log.String(), "service rubygems") {
+		t.Errorf("not run once without a code and once with one, as gem is: %q, %v\n%s", runs, err, &s.log)
+	}
+	// With a shell between them it must be said.
+	s.log.Reset()
+	if code := s.step("exec", s.ask(map[string]any{"command": "gem push *.gem"})); code != 64 || !strings.Contains(s.log.String(), "--service") {
+		t.Errorf("ended with %d\n%s", code, &s.log)
+	}
 }
 
 // The policy that the README shows, on tokens that each lack one thing.
