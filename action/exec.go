@@ -267,6 +267,15 @@ func (e *execution) until(ctx context.Context, t *task) error {
 			e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
 			return ended(res.Code)
 		}
+		if l := e.row.Link; verdict == service.WantsCode && code == "" && l != nil && l.Blind {
+			if res, err = e.probe(ctx, t); err != nil {
+				return err
+			}
+			if res.Code == 0 {
+				return nil
+			}
+			verdict = e.read(res)
+		}
 		switch verdict {
 		case service.Failed:
 			return ended(res.Code)
@@ -395,6 +404,17 @@ func (e *execution) run(ctx context.Context, argv []string, code string, change 
 	res, err := p.Wait()
 	if err != nil {
 		return res, fmt.Errorf("%s: %w", wire.Clean(argv[0], 80), err)
+	}
+	return res, nil
+}
+
+// probe runs a tool, unheard, so that it says whether it wants a code or a link.
+func (e *execution) probe(ctx context.Context, t *task) (child.Result, error) {
+	res, err := child.Run(ctx, child.Command{
+		Argv: slices.Concat(t.argv, e.row.Link.Args), Env: append(e.io.environ(), e.row.Link.Set...),
+	})
+	if err != nil {
+		return res, startFailure(err)
 	}
 	return res, nil
 }

@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -146,9 +145,9 @@ func (f *following) make(ctx, opening context.Context) (string, error) {
 // pair runs the tool, which prints where to go and where to ask, and ends.
 func (f *following) pair(ctx, opening context.Context) (string, error) {
 	l := f.row.Link
-	res, err := child.Run(opening, child.Command{Argv: slices.Concat(f.task.argv, l.Args), Env: append(f.io.environ(), l.Set...)})
+	res, err := f.probe(opening, f.task)
 	if err != nil {
-		go f.end("", startFailure(err))
+		go f.end("", err)
 		return "", err
 	}
 	if res.Code == 0 {

@@ -463,7 +463,7 @@ func TestAResponderThatWasStartedAnewKnowsItsAnswer(t *testing.T) {
 		o.relay.Set(j, func(i *wire.Item) {
 			i.State.State, i.State.Answer, i.State.Sealed = "delivered", &env, j.Digest.String()
 		})
-		if p := o.human.wait(t, j.ID(), "resting", phase(Resting)); p.Why != "you answered, and the job has it" {
+		if p := o.human.wait(t, j.ID(), "resting", phase(Resting)); p.Why != "the relay says that you answered, and that the job has it" {
 			t.Errorf("rests as %q", p.Why)
 		}
 	})

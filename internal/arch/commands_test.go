@@ -22,6 +22,9 @@ var programs = map[string]string{"cfa": "action", "cfa-relay": "relay", "cfa-res
 
 var named = regexp.MustCompile("`(cfa|cfa-relay|cfa-responder) ([a-z][a-z-]*)")
 
+// inner is where a word begins in a field's name: VerifyReceipt is verify-receipt.
+var inner = regexp.MustCompile(`([a-z])([A-Z])`)
+
 // unknownCommands gives each command in text that is not among commands
 // ("cfa-relay check").
 func unknownCommands(text string, commands []string) []string {
@@ -46,7 +49,7 @@ func commandsThere(t *testing.T) []string {
 		}
 		ast.Inspect(parsed, func(n ast.Node) bool {
 			if f, ok := n.(*ast.Field); ok && f.Tag != nil && strings.HasPrefix(f.Tag.Value, "`cmd:") && len(f.Names) == 1 {
-				commands = append(commands, program+" "+strings.ToLower(f.Names[0].Name))
+				commands = append(commands, program+" "+strings.ToLower(inner.ReplaceAllString(f.Names[0].Name, "$1-$2")))
 			}
 			return true
 		})

@@ -7,13 +7,16 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,7 +63,12 @@ func (s *shop) exec(c clientstest.Client, dir string, flags []string, argv ...st
 	// The client's environment and the CI job's.
 	like := s.home.Command(c, dir, s.issuer.GitHubEnv("release"), argv...)
 	args := slices.Concat([]string{"exec", "--project", project}, s.flags, flags, []string{"--"}, argv)
-	cmd := exec.CommandContext(s.t.Context(), program(s.t, "cfa"), args...)
+	// Longer than any of them takes, so that one that hangs shows what it wrote.
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program(s.t, "cfa"), args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
 	cmd.Dir, cmd.Env = dir, like.Env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -370,4 +378,120 @@ func TestADeclineIsNoPublish(t *testing.T) {
 	if _, there := s.reg.Published("declined", "1.0.0"); there {
 		t.Error("published")
 	}
+}
+
+// follower is a human who opens each prompt and, each time that it shows a new
+// link, follows it until they have followed some.
+func (s *shop) follower(follow int) {
+	s.t.Helper()
+	host := strings.TrimPrefix(s.reg.URL(), "http://")
+	person := s.humans[0]
+	if p := run(s.t, nil, "cfa-responder", "pins", "--pins", person.pins, "link-host", project, host, "--confirm", host); p.code != 0 {
+		s.t.Fatal("pins link-host failed")
+	}
+	s.writeConfig("    links: [\"" + host + "\"]\n")
+	s.relay.signal(syscall.SIGHUP)
+	s.relay.waitFor(`reload`)
+	desk := s.listen(person)
+	link := regexp.MustCompile(`(?m)^#[0-9]+ (?:new )?link: (\S+)$`)
+	go func() {
+		seen := map[string]bool{}
+		for range follow {
+			for found := false; !found; {
+				desk.out.mu.Lock()
+				wrote := desk.out.wrote
+				for _, m := range link.FindAllStringSubmatch(desk.out.b.String(), -1) {
+					if !seen[m[1]] {
+						seen[m[1]], found = true, true
+						if err := s.reg.Visit(m[1]); err != nil {
+							s.t.Errorf("follow %s: %v", m[1], err)
+						}
+						break
+					}
+				}
+				desk.out.mu.Unlock()
+				if !found {
+					select {
+					case <-wrote:
+					case <-desk.done:
+						return
+					}
+				}
+			}
+		}
+	}()
+}
+
+// The main way on npm: a link to a passkey, in each generation of npm and in pnpm.
+func TestALinkIsFollowedAndTheCommandGoesOn(t *testing.T) {
+	for _, c := range []clientstest.Client{clientstest.NPM11, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12} {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
+			s.follower(1)
+			name := "linked-" + string(c)
+			dir, argv := s.project(c, name)
+			e := s.exec(c, dir, nil, argv...)
+			if n, _ := e.asks(); e.code != 0 || n != 1 || !strings.Contains(e.err, "the link was followed") {
+				t.Errorf("exit code %d, %d requests", e.code, n)
+			}
+			s.wantPublished(name, "1.0.0")
+			for _, q := range s.reg.Journal() {
+				if strings.Contains(q.Path, "/done") && strings.Contains(e.out+e.err, q.Path) {
+					t.Errorf("the address to ask whether the link was followed is in the log: %s", q.Path)
+				}
+			}
+		})
+	}
+}
+
+func TestManyPackagesByLink(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1, Uses: 1})
+	s.follower(2)
+	e := s.exec(clientstest.NPM12, s.workspaces("a", "b"), nil, "npm", "publish", "--workspaces")
+	if n, _ := e.asks(); e.code != 0 || n != 2 {
+		t.Errorf("exit code %d, %d requests", e.code, n)
+	}
+	s.wantPublished("ws-a", "1.0.0")
+	s.wantPublished("ws-b", "1.0.0")
+}
+
+// A link that nobody followed dies; the prompt stays, and who opens it again gets a
+// new one.
+func TestALinkThatDiedIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
+	s.follower(0)
+	dir := s.home.Package("late", "1.0.0")
+	done := make(chan ended, 1)
+	desk := s.listen(s.humans[0])
+	go func() { done <- s.exec(clientstest.NPM12, dir, nil, "npm", "publish") }()
+	first := desk.waitFor(`(?m)^#1 link: (\S+)$`)[1]
+	s.reg.ExpireLinks()
+	// The job has noticed when it has asked once more.
+	if _, err := s.reg.Wait(t.Context(), func(qs []registrytest.Request) bool {
+		return slices.ContainsFunc(qs, func(q registrytest.Request) bool { return q.Status == 404 && strings.Contains(q.Path, "/done") })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := desk.in.WriteString("v1\n"); err != nil {
+		t.Fatal(err)
+	}
+	second := desk.waitFor(`(?m)^#1 new link: (\S+)$`)[1]
+	if first == second {
+		t.Error("the dead link is shown again")
+	}
+	if err := s.reg.Visit(second); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-done:
+		if e.code != 0 || !strings.Contains(e.err, "whoever opens the prompt again gets a new one") {
+			t.Errorf("exit code %d", e.code)
+		}
+	case <-time.After(within):
+		t.Fatal("the job did not end")
+	}
+	s.wantPublished("late", "1.0.0")
 }

@@ -190,11 +190,16 @@ func TestNoExampleTeachesWhatIsDangerous(t *testing.T) {
 			continue
 		}
 		found++
-		if w.Permissions.IsZero() {
+		// Forgejo's jobs have rights of another kind, and name actions by address.
+		forgejo := strings.Contains(filepath.ToSlash(name), "examples/forgejo/")
+		if w.Permissions.IsZero() && !forgejo {
 			t.Errorf("%s: no permissions at the top", name)
 		}
 		for id, j := range w.Jobs {
 			for _, s := range j.Steps {
+				if forgejo {
+					s.Uses = strings.TrimPrefix(s.Uses, "https://code.forgejo.org/")
+				}
 				if expression.MatchString(s.Run) {
 					t.Errorf("%s: job %s has an expression in a script", name, id)
 				}

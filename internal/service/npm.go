@@ -98,33 +98,50 @@ func npmPair(out []byte) (auth, done string, ok bool) {
 	return v.Error.Auth, v.Error.Done, true
 }
 
-// npmFlags are the options of npm publish that a plan understands; true: with a
-// value, which may stand in the next argument.
-var npmFlags = map[string]bool{
-	"--access": true, "--tag": true, "--registry": true, "--userconfig": true, "--loglevel": true, "--provenance-file": true,
-	"--workspace": true, "-w": true, "--cache": true, "--fetch-retries": true, "--fetch-timeout": true,
-	"--workspaces": false, "-ws": false, "--ws": false, "--include-workspace-root": false, "-iwr": false,
-	"--provenance": false, "--no-provenance": false, "--force": false, "-f": false, "--ignore-scripts": false,
-	"--quiet": false, "-q": false, "--verbose": false, "-d": false, "--foreground-scripts": false, "--json": false,
+// A packer is a package manager that packs, and publishes a tarball.
+type packer struct {
+	// flags are the options of publish that a plan understands; true: with a value,
+	// which may stand in the next argument.
+	flags map[string]bool
+	// pack are those of them that say what is packed, and how; many those of them
+	// that name packages, so that publish must not hear them.
+	pack, many []string
+	// run is what runs one script, without those that go before and after it.
+	run           []string
+	before, after []string // scripts, in the order in which publish runs them
+	folder        string   // the option of run that names the package's folder; "": none
 }
 
-// npmPack are those of them that say what is packed, and how.
-var npmPack = []string{"--workspace", "-w", "--workspaces", "-ws", "--ws", "--include-workspace-root", "-iwr", "--ignore-scripts", "--foreground-scripts", "--userconfig", "--loglevel", "--cache"}
+// npmPacker is npm. Source of the scripts' order: npm/cli, lib/commands/publish.js.
+var npmPacker = packer{
+	flags: map[string]bool{
+		"--access": true, "--tag": true, "--registry": true, "--userconfig": true, "--loglevel": true, "--provenance-file": true,
+		"--workspace": true, "-w": true, "--cache": true, "--fetch-retries": true, "--fetch-timeout": true,
+		"--workspaces": false, "-ws": false, "--ws": false, "--include-workspace-root": false, "-iwr": false,
+		"--provenance": false, "--no-provenance": false, "--force": false, "-f": false, "--ignore-scripts": false,
+		"--quiet": false, "-q": false, "--verbose": false, "-d": false, "--foreground-scripts": false, "--json": false,
+	},
+	pack: []string{"--ignore-scripts", "--foreground-scripts", "--userconfig", "--loglevel", "--cache"},
+	many: []string{"--workspace", "-w", "--workspaces", "-ws", "--ws", "--include-workspace-root", "-iwr"},
+	run:  []string{"--if-present", "--ignore-scripts"}, folder: "--prefix",
+	before: []string{"prepublishOnly"}, after: []string{"publish", "postpublish"},
+}
 
-// planNPM packs first and publishes the tarballs. So the project's scripts run
-// once however often a factor is asked for, they never see a code (npm hands its
-// configuration to them), the link is made from something that is ready, many
-// packages are published one by one, and the bytes are known whose publication is
-// checked. It leaves alone what it does not understand.
-func planNPM(argv []string, env func(string) string) *Plan {
+func planNPM(argv []string, env func(string) string) *Plan { return npmPacker.plan(argv, env) }
+
+// plan packs first and publishes the tarballs. So the project's scripts run once
+// however often a factor is asked for, they never see a code (a package manager
+// hands its configuration to them), the link is made from something that is ready,
+// many packages are published one by one, and the bytes are known whose
+// publication is checked. It leaves alone what it does not understand.
+func (p packer) plan(argv []string, env func(string) string) *Plan {
 	if len(argv) == 0 {
 		return nil
 	}
 	var pack, publish []string // flags of each
 	var at []string            // what is published
-	words := 0
+	words, many := 0, false
 	ignore := env("NPM_CONFIG_IGNORE_SCRIPTS") == "true" || env("npm_config_ignore_scripts") == "true"
-	many := false
 	for i := 1; i < len(argv); i++ {
 		a := argv[i]
 		if !strings.HasPrefix(a, "-") {
@@ -136,7 +153,7 @@ func planNPM(argv []string, env func(string) string) *Plan {
 			continue
 		}
 		flag, _, valued := strings.Cut(a, "=")
-		wants, known := npmFlags[flag]
+		wants, known := p.flags[flag]
 		if !known || valued && !wants && !strings.HasSuffix(a, "=true") {
 			return nil
 		}
@@ -148,13 +165,12 @@ func planNPM(argv []string, env func(string) string) *Plan {
 			all = append(all, argv[i])
 		}
 		ignore = ignore || flag == "--ignore-scripts"
-		switch flag {
-		case "--workspace", "-w", "--workspaces", "-ws", "--ws", "--include-workspace-root", "-iwr":
+		if slices.Contains(p.many, flag) {
 			many = true
 			pack = append(pack, all...)
 			continue
 		}
-		if slices.Contains(npmPack, flag) {
+		if slices.Contains(p.pack, flag) {
 			pack = append(pack, all...)
 		}
 		if flag != "--foreground-scripts" {
@@ -162,7 +178,7 @@ func planNPM(argv []string, env func(string) string) *Plan {
 		}
 	}
 	// One folder at most, and it must be one: anything else than a path is
-	// something that npm fetches.
+	// something that is fetched.
 	if len(at) > 1 || many && len(at) > 0 || many && env("NPM_CONFIG_WORKSPACE")+env("npm_config_workspace") != "" {
 		return nil
 	}
@@ -170,7 +186,7 @@ func planNPM(argv []string, env func(string) string) *Plan {
 		return nil
 	}
 	program := argv[0]
-	p := &Plan{
+	plan := &Plan{
 		Publish: func(tarball string) []string {
 			return slices.Concat([]string{program, "publish", tarball}, publish)
 		},
@@ -190,21 +206,26 @@ func planNPM(argv []string, env func(string) string) *Plan {
 		},
 	}
 	if len(at) == 1 && (strings.HasSuffix(at[0], ".tgz") || strings.HasSuffix(at[0], ".tar.gz")) {
-		return p // a tarball is ready, and npm runs no scripts for it
+		return plan // a tarball is ready, and no scripts are run for it
 	}
-	p.Pack = slices.Concat([]string{program, "pack"}, at, []string{"--pack-destination", Folder}, pack)
-	if !ignore {
-		in := func(script string) []string {
-			// --ignore-scripts: this one, without what npm run adds before and after.
-			c := slices.Concat([]string{program, "run", script, "--if-present", "--ignore-scripts"}, pack)
+	if len(at) == 1 && p.folder == "" {
+		return nil
+	}
+	plan.Pack = slices.Concat([]string{program, "pack"}, at, []string{"--pack-destination", Folder}, pack)
+	if ignore {
+		return plan
+	}
+	in := func(scripts []string) (list [][]string) {
+		for _, script := range scripts {
+			// The options first: pnpm takes those behind the name for the script's.
+			c := slices.Concat([]string{program, "run"}, p.run, pack)
 			if len(at) == 1 {
-				c = append(c, "--prefix", at[0])
+				c = append(c, p.folder, at[0])
 			}
-			return c
+			list = append(list, append(c, script))
 		}
-		// What npm publish runs around packing, in its order.
-		p.Before = [][]string{in("prepublishOnly")}
-		p.After = [][]string{in("publish"), in("postpublish")}
+		return list
 	}
-	return p
+	plan.Before, plan.After = in(p.before), in(p.after)
+	return plan
 }

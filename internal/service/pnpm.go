@@ -18,10 +18,24 @@ var pnpm = &Service{
 	Read: readPNPM,
 	Link: &Link{
 		// An argument, because 12 takes it from no variable.
-		Args: []string{"--json"}, Pair: pnpmPair,
+		Args: []string{"--json"}, Pair: pnpmPair, Blind: true,
 	},
 	LinkHosts: []string{"www.npmjs.com"},
+	Plan:      planPNPM,
 }
+
+// pnpmPacker is pnpm, for one package; what -r publishes, it finds again by itself.
+var pnpmPacker = packer{
+	flags: map[string]bool{
+		"--access": true, "--tag": true, "--registry": true, "--publish-branch": true, "--no-git-checks": false,
+		"--ignore-scripts": false, "--provenance": false, "--force": false,
+	},
+	pack:   []string{"--ignore-scripts"},
+	run:    []string{"--if-present", "--config.enable-pre-post-scripts=false"},
+	before: []string{"prepublishOnly", "prepublish"}, after: []string{"publish", "postpublish"},
+}
+
+func planPNPM(argv []string, env func(string) string) *Plan { return pnpmPacker.plan(argv, env) }
 
 var (
 	pnpmWants   = regexp.MustCompile(`ERR_PNPM_OTP_(?:NON_INTERACTIVE|SECOND_CHALLENGE)`)

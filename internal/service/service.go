@@ -110,7 +110,10 @@ type Link struct {
 	// output. What then comes of it is a code. nil: it never does.
 	Set  []string
 	Args []string // arguments for the same, added at the end
-	Pair func(out []byte) (auth, done string, ok bool)
+	// Blind says that without these the tool's words are the same whether it wants a
+	// code or a link.
+	Blind bool
+	Pair  func(out []byte) (auth, done string, ok bool)
 
 	// Shown finds the link in what the tool shows on a terminal, where it then
 	// waits by itself until the link was followed; Terminal are variables for that.

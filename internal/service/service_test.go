@@ -183,13 +183,13 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 	none := func(string) string { return "" }
 	join := func(argv []string) string { return strings.Join(argv, " ") }
 	for line, want := range map[string][]string{ // before; pack; publish; after
-		"npm publish":                              {"npm run prepublishOnly --if-present --ignore-scripts", "npm pack --pack-destination {folder}", "npm publish T", "npm run publish --if-present --ignore-scripts", "npm run postpublish --if-present --ignore-scripts"},
-		"npm publish ./pkg --access public":        {"npm run prepublishOnly --if-present --ignore-scripts --prefix ./pkg", "npm pack ./pkg --pack-destination {folder}", "npm publish T --access public", "npm run publish --if-present --ignore-scripts --prefix ./pkg", "npm run postpublish --if-present --ignore-scripts --prefix ./pkg"},
+		"npm publish":                              {"npm run --if-present --ignore-scripts prepublishOnly", "npm pack --pack-destination {folder}", "npm publish T", "npm run --if-present --ignore-scripts publish", "npm run --if-present --ignore-scripts postpublish"},
+		"npm publish ./pkg --access public":        {"npm run --if-present --ignore-scripts --prefix ./pkg prepublishOnly", "npm pack ./pkg --pack-destination {folder}", "npm publish T --access public", "npm run --if-present --ignore-scripts --prefix ./pkg publish", "npm run --if-present --ignore-scripts --prefix ./pkg postpublish"},
 		"npm publish --ignore-scripts --tag=x":     {"npm pack --pack-destination {folder} --ignore-scripts", "npm publish T --ignore-scripts --tag=x"},
 		"npm publish ./x-1.0.0.tgz --tag next":     {"npm publish T --tag next"},
-		"npm publish -ws":                          {"npm run prepublishOnly --if-present --ignore-scripts -ws", "npm pack --pack-destination {folder} -ws", "npm publish T", "npm run publish --if-present --ignore-scripts -ws", "npm run postpublish --if-present --ignore-scripts -ws"},
-		"npm publish -w a --workspace=b":           {"npm run prepublishOnly --if-present --ignore-scripts -w a --workspace=b", "npm pack --pack-destination {folder} -w a --workspace=b", "npm publish T", "npm run publish --if-present --ignore-scripts -w a --workspace=b", "npm run postpublish --if-present --ignore-scripts -w a --workspace=b"},
-		"npm --loglevel warn publish --provenance": {"npm run prepublishOnly --if-present --ignore-scripts --loglevel warn", "npm pack --pack-destination {folder} --loglevel warn", "npm publish T --loglevel warn --provenance", "npm run publish --if-present --ignore-scripts --loglevel warn", "npm run postpublish --if-present --ignore-scripts --loglevel warn"},
+		"npm publish -ws":                          {"npm run --if-present --ignore-scripts -ws prepublishOnly", "npm pack --pack-destination {folder} -ws", "npm publish T", "npm run --if-present --ignore-scripts -ws publish", "npm run --if-present --ignore-scripts -ws postpublish"},
+		"npm publish -w a --workspace=b":           {"npm run --if-present --ignore-scripts -w a --workspace=b prepublishOnly", "npm pack --pack-destination {folder} -w a --workspace=b", "npm publish T", "npm run --if-present --ignore-scripts -w a --workspace=b publish", "npm run --if-present --ignore-scripts -w a --workspace=b postpublish"},
+		"npm --loglevel warn publish --provenance": {"npm run --if-present --ignore-scripts --loglevel warn prepublishOnly", "npm pack --pack-destination {folder} --loglevel warn", "npm publish T --loglevel warn --provenance", "npm run --if-present --ignore-scripts --loglevel warn publish", "npm run --if-present --ignore-scripts --loglevel warn postpublish"},
 		"npm publish --dry-run":                    nil,
 		"npm publish --otp=1":                      nil,
 		"npm publish --provenance=false":           nil,
@@ -220,7 +220,12 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 			t.Errorf("%q:\n%s\nwant\n%s", line, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
-	p := planNPM([]string{"npm", "publish", "--registry", "http://r", "--tag", "x"}, none)
+	p := planPNPM(strings.Fields("pnpm publish --no-git-checks --access public"), none)
+	if join(p.Before[0]) != "pnpm run --if-present --config.enable-pre-post-scripts=false prepublishOnly" || join(p.Pack) != "pnpm pack --pack-destination {folder}" ||
+		join(p.Publish("T")) != "pnpm publish T --no-git-checks --access public" || planPNPM(strings.Fields("pnpm publish -r"), none) != nil {
+		t.Errorf("pnpm: %q %q %q", p.Before, p.Pack, p.Publish("T"))
+	}
+	p = planNPM([]string{"npm", "publish", "--registry", "http://r", "--tag", "x"}, none)
 	if got := join(p.View("a", "1.0.0", "http://its-own")); got != "npm view a@1.0.0 dist.integrity --json --registry http://r" {
 		t.Errorf("view: %q", got)
 	}
