@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/continuousauth/action/internal/ask"
@@ -91,7 +92,12 @@ func artifacts(files []approvable) (list []wire.Artifact) {
 
 // matching expands patterns, each of which must name a file.
 func matching(patterns []string) (paths []string, err error) {
+	// One a line too: an input of the Action is one text.
+	patterns = strings.FieldsFunc(strings.Join(patterns, "\n"), func(r rune) bool { return r == '\n' || r == '\r' })
 	for _, pattern := range patterns {
+		if pattern = strings.TrimSpace(pattern); pattern == "" {
+			continue
+		}
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("--artifact %q is no pattern", wire.Clean(pattern, 200))
@@ -141,7 +147,7 @@ func approvables(patterns []string) (files []approvable, err error) {
 
 // Run is the job, in the order in which it happens.
 func (a *approveCmd) Run(ctx context.Context, io stdio) error {
-	say := &log{w: io.err}
+	say := io.say
 	relay, err := dial.Parse(dial.Target{URL: a.Relay, Name: a.RelayName, TLSName: a.TLSName, CAFile: a.CAFile, Getenv: io.getenv})
 	if err != nil {
 		return usage("%s", plain(err))
@@ -176,11 +182,13 @@ func (a *approveCmd) Run(ctx context.Context, io stdio) error {
 	}
 
 	var lines []byte
+	var last ask.Answer
 	for n := 1; ; n++ {
 		answer, err := session.Await(ctx)
 		if err != nil {
 			return err
 		}
+		last = answer
 		lines = append(append(lines, answer.Receipt()...), '\n')
 		say.line("approved by %s (%d of %d)", answer.Responder, n, a.Approvals)
 		if n == a.Approvals {
@@ -209,8 +217,27 @@ func (a *approveCmd) Run(ctx context.Context, io stdio) error {
 	if failed != nil {
 		return &exit{exitCancelled, fmt.Errorf("it was approved, and yet: %w", failed)}
 	}
+	say.sum.receipts(lines)
+	say.sum.answered(session.Name())
 	if a.Receipt != "" {
 		say.line("the receipt is in %s", a.Receipt)
+	}
+	if to := githubOutputs(provider, io); to != nil {
+		who := tame(harmless(session.Name()))
+		if who == "" {
+			who = last.Responder
+		}
+		if err := to.set("responder", who, "request-id", session.ID(), "receipt", a.Receipt); err != nil {
+			say.line("warning: the step's outputs were not written: %s", err) // the receipt was
+		}
+	}
+	return nil
+}
+
+// githubOutputs is where a step of GitHub's leaves its outputs; nil elsewhere.
+func githubOutputs(p *ci.Provider, io stdio) *handover {
+	if path := io.getenv("GITHUB_OUTPUT"); p.Outputs && path != "" {
+		return &handover{github: path}
 	}
 	return nil
 }

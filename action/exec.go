@@ -35,6 +35,7 @@ type execCmd struct {
 	Refused   string `placeholder:"REGEXP" help:"What a failed command writes whose code was missing or refused."`
 	Link      string `placeholder:"REGEXP" help:"The command shows a link to follow, and goes on by itself when that was done: what it shows of it; a group, if there is one, is the link. A human is asked first, and the command is run when they open the prompt."`
 	Retries   int    `default:"-1" placeholder:"N" help:"How often a code that was refused is asked for again. Default: what the service takes without locking itself."`
+	Shell     string `name:"run" placeholder:"LINES" help:"The command, or a script for bash, as a step of a workflow has it: instead of what stands behind --. Plain words are run as they are, so that the tool is known by its name; anything else needs --service."`
 	NoPack    bool   `help:"Run npm publish as it stands, scripts and all, as often as it takes, instead of packing first and publishing the tarball."`
 
 	Command []string `arg:"" optional:"" passthrough:"" placeholder:"COMMAND" help:"The command and its arguments, behind --."`
@@ -47,6 +48,15 @@ type execCmd struct {
 func (x *execCmd) AfterApply() error {
 	if len(x.Command) > 0 && x.Command[0] == "--" {
 		x.Command = x.Command[1:]
+	}
+	switch shell := strings.TrimSpace(x.Shell); {
+	case shell != "" && len(x.Command) > 0:
+		return errors.New("--run and a command behind -- are two commands; give one")
+	case shell != "" && plainWords.MatchString(shell):
+		x.Command = strings.Fields(shell)
+	case shell != "":
+		// As GitHub runs a step with `shell: bash`.
+		x.Command = []string{"bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", shell}
 	}
 	if len(x.Command) == 0 {
 		return errors.New("no command was given; say for example: cfa exec -- npm publish")
@@ -133,6 +143,9 @@ func (x *execCmd) ways(given int) (err error) {
 	return nil
 }
 
+// plainWords are one line of words in which a shell would change nothing.
+var plainWords = regexp.MustCompile(`^[A-Za-z0-9_./@:,+%-][A-Za-z0-9_./@:,+%=-]*(?:[ \t]+[A-Za-z0-9_./@:,+%=-]+)*$`)
+
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func names() (list []string) {
@@ -171,7 +184,7 @@ func ended(code int) error {
 
 // Run is the job, in the order in which it happens.
 func (x *execCmd) Run(ctx context.Context, io stdio) error {
-	e := &execution{execCmd: x, io: io, say: &log{w: io.err}, env: ci.Env{Getenv: io.getenv}}
+	e := &execution{execCmd: x, io: io, say: io.say, env: ci.Env{Getenv: io.getenv}}
 	var err error
 	if e.relay, err = dial.Parse(dial.Target{URL: x.Relay, Name: x.RelayName, TLSName: x.TLSName, CAFile: x.CAFile, Getenv: io.getenv}); err != nil {
 		return usage("%s", plain(err))
@@ -210,6 +223,7 @@ func (e *execution) finish(ctx context.Context, s *ask.Session, well bool) {
 	}
 	if who := s.Name(); who != "" {
 		e.say.line("answered by %s", who)
+		e.say.sum.answered(who)
 	}
 }
 

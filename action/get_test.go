@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -55,8 +56,12 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 		t.Error("a shell between the runner and cfa keeps the runner's signal to itself")
 	}
 	for name, in := range action.Inputs {
-		if got := request.Env[variable(name)]; got != "${{ inputs."+name+" }}" {
-			t.Errorf("%s is %q", variable(name), got)
+		as := variable(name)
+		if name == "artifacts" {
+			as = "CFA_ARTIFACT" // a flag that is given once for each
+		}
+		if got := request.Env[as]; got != "${{ inputs."+name+" }}" {
+			t.Errorf("%s is %q", as, got)
 		}
 		if in.Description == "" || in.Required != (name == "relay" || name == "project") {
 			t.Errorf("input %s: %+v", name, in)
@@ -70,7 +75,7 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 			t.Errorf("output %s: %+v", name, out)
 		}
 	}
-	if len(action.Outputs) != 3 {
+	if len(action.Outputs) != 4 {
 		t.Errorf("%d outputs", len(action.Outputs))
 	}
 
@@ -85,9 +90,47 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 			t.Errorf("--%s is no input", flag.Name)
 		}
 	}
-	if n := len(parser.Model.Children[0].Flags); n != len(action.Inputs)+1 {
+	others := []string{"run", "approve", "artifacts", "approvals", "receipt"} // of exec and approve
+	for _, name := range others {
+		if _, there := action.Inputs[name]; !there {
+			t.Errorf("there is no input %s", name)
+		}
+	}
+	if n := len(parser.Model.Children[0].Flags); n != len(action.Inputs)-len(others)+1 {
 		t.Errorf("%d flags, %d inputs", n, len(action.Inputs))
 	}
 }
 
-// The table decides how a typing error is caught before it costs an attempt.
+// Which subcommand the inputs ask for. The program is a stand-in that says how it
+// was called.
+func TestTheInputsSayWhichSubcommandRuns(t *testing.T) {
+	t.Parallel()
+	if !hasBash() {
+		t.Skip("bash is missing")
+	}
+	cfa := filepath.Join(t.TempDir(), "cfa")
+	if err := os.WriteFile(cfa, []byte("#!/bin/sh\necho \"$*|$CFA_MESSAGE|$CFA_RECEIPT\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		env  []string
+		want string
+		code int
+	}{
+		"nothing":           {nil, "request||", 0},
+		"a command":         {[]string{"CFA_RUN=npm publish", "CFA_MESSAGE=hello"}, "exec|hello|", 0},
+		"an approval":       {[]string{"CFA_APPROVE=publish 1.0"}, "approve|publish 1.0|/tmp/r/cfa-receipt-me.jsonl", 0},
+		"its own receipt":   {[]string{"CFA_APPROVE=publish 1.0", "CFA_RECEIPT=here"}, "approve|publish 1.0|here", 0},
+		"both":              {[]string{"CFA_APPROVE=x", "CFA_RUN=y"}, "`run` and `approve` are two steps", 64},
+		"two texts":         {[]string{"CFA_APPROVE=x", "CFA_MESSAGE=y"}, "leave one out", 64},
+		"files, no words":   {[]string{"CFA_ARTIFACT=x"}, "add the input `approve`", 64},
+		"no words, a space": {[]string{"CFA_APPROVE=", "CFA_RUN="}, "request||", 0},
+	} {
+		cmd := exec.Command("bash", "step.sh")
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "CFA_BINARY=" + cfa, "RUNNER_TEMP=/tmp/r", "GITHUB_ACTION=me"}, c.env...)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s: exit code %d, %q", name, code, out)
+		}
+	}
+}

@@ -16,8 +16,9 @@ import (
 // log writes lines that begin with "cfa: ". So none can begin with "::", and be
 // taken for a command by GitHub's runner.
 type log struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu  sync.Mutex
+	w   io.Writer
+	sum summary
 }
 
 func (l *log) line(format string, args ...any) {
@@ -32,6 +33,7 @@ var harmless = strings.NewReplacer("\r", " ", "\n", " ", "##[", "## [", "##vso["
 
 // event tells what happened. Text in events is clean.
 func (l *log) event(e ask.Event) {
+	l.sum.event(e, time.Now())
 	switch e := e.(type) {
 	case ask.Trying:
 		l.line("try %d failed: %s; next try in %s", e.Try, e.Why, e.Wait.Round(100*time.Millisecond))
@@ -67,11 +69,7 @@ func (l *log) event(e ask.Event) {
 		}
 		l.line("the relay says: %s%s", e.State, by)
 	case ask.NewAttempt:
-		l.line("attempt %d: %s", e.Attempt, map[string]string{
-			wire.ReasonRejected:    "the last code was no good, asking again",
-			wire.ReasonUndelivered: "the last answer never arrived here, asking again",
-			wire.ReasonNext:        "one more is needed",
-		}[e.Reason])
+		l.line("attempt %d: %s", e.Attempt, againWords(e))
 	case ask.Taken:
 		l.line("the answer is here, signed by %s", e.Responder)
 	case ask.Reconnecting:
@@ -87,6 +85,15 @@ func (l *log) event(e ask.Event) {
 	case ask.Warning:
 		l.line("warning: %s", e.What)
 	}
+}
+
+// againWords says why an answer is needed once more.
+func againWords(e ask.NewAttempt) string {
+	return map[string]string{
+		wire.ReasonRejected:    "the last code was no good, asking again",
+		wire.ReasonUndelivered: "the last answer never arrived here, asking again",
+		wire.ReasonNext:        "one more is needed",
+	}[e.Reason]
 }
 
 func onCall(names []string, ready, enrolled int) string {

@@ -53,6 +53,7 @@ type stdio struct {
 	getenv  func(string) string
 	environ func() []string // for the commands that are run
 	signals *signals
+	say     *log                              // made by run
 	pause   func(time.Duration) time.Duration // how long to wait instead; nil: as long as that
 }
 
@@ -154,6 +155,7 @@ type cli struct {
 func run(ctx context.Context, args []string, io stdio) int {
 	var c cli
 	helped := -1
+	io.say = &log{w: io.err}
 	parser, err := kong.New(&c, kong.Name("cfa"),
 		kong.Description("Asks a human for a second factor from within a CI job. Each flag can be given as the environment variable beside it; an empty one counts as not given."),
 		kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
@@ -175,7 +177,18 @@ func run(ctx context.Context, args []string, io stdio) int {
 	if err != nil {
 		report(io, err)
 	}
+	if unwritten := io.say.sum.write(summaryFile(io.getenv), err); unwritten != nil {
+		io.say.line("warning: the job's summary was not written: %s", unwritten)
+	}
 	return exitCode(err)
+}
+
+// summaryFile is where GitHub reads a step's summary; "": nowhere.
+func summaryFile(getenv func(string) string) string {
+	if getenv("GITHUB_ACTIONS") != "true" {
+		return ""
+	}
+	return getenv("GITHUB_STEP_SUMMARY")
 }
 
 // report says why there is no code: in the log, and on GitHub as an annotation,
@@ -185,7 +198,7 @@ func report(io stdio, err error) {
 	if e, ok := errors.AsType[*exit](err); ok && e.err == nil {
 		return
 	}
-	say := &log{w: io.err}
+	say := io.say
 	text := err.Error()
 	if f, ok := errors.AsType[*ask.Failure](err); ok {
 		say.line("%s", f.What)

@@ -132,7 +132,7 @@ const handoverTime = 5 * time.Second
 
 // Run is the job, in the order in which it happens.
 func (r *requestCmd) Run(ctx context.Context, io stdio) error {
-	say := &log{w: io.err}
+	say := io.say
 	relay, err := dial.Parse(dial.Target{URL: r.Relay, Name: r.RelayName, TLSName: r.TLSName, CAFile: r.CAFile, Getenv: io.getenv})
 	if err != nil {
 		return usage("%s", plain(err))
@@ -185,6 +185,7 @@ func (r *requestCmd) Run(ctx context.Context, io stdio) error {
 		who = answer.Responder
 	} else {
 		say.line("answered by %s", who)
+		say.sum.answered(who)
 	}
 	if err := to.responder(who); err != nil {
 		say.line("warning: who answered was not handed over: %s", err) // the code was

@@ -64,7 +64,7 @@ func (s *shop) exec(c clientstest.Client, dir string, flags []string, argv ...st
 	like := s.home.Command(c, dir, s.issuer.GitHubEnv("release"), argv...)
 	args := slices.Concat([]string{"exec", "--project", project}, s.flags, flags, []string{"--"}, argv)
 	// Longer than any of them takes, so that one that hangs shows what it wrote.
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 3*within)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program(s.t, "cfa"), args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
