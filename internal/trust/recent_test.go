@@ -3,6 +3,7 @@ package trust
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/continuousauth/action/internal/devissuer"
@@ -87,4 +88,36 @@ func TestWhatIsRefusedIsNotRemembered(t *testing.T) {
 	if n := len(w.v.recent.known); n > mostRecent {
 		t.Errorf("%d tokens are remembered", n)
 	}
+}
+
+func TestWhatIsRememberedIsForgottenSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r recent
+		size := func() int {
+			synctest.Wait()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return len(r.known)
+		}
+		r.add("first", &token{}, &keySet{}, time.Time{})
+		time.Sleep(10 * time.Second)
+		r.add("second", &token{}, &keySet{}, time.Time{})
+		if n := size(); n != 2 {
+			t.Errorf("%d are remembered after 10 s", n)
+		}
+		time.Sleep(5 * time.Second)
+		if _, _, known := r.find("second"); !known || size() != 1 {
+			t.Errorf("the older one was not forgotten alone: %d are left", size())
+		}
+		time.Sleep(10 * time.Second)
+		if n := size(); n != 0 {
+			t.Errorf("%d are remembered for ever", n)
+		}
+		r.add("third", &token{}, &keySet{}, time.Time{})
+		time.Sleep(keepRecent)
+		if n := size(); n != 0 {
+			t.Errorf("what came after a pause stays: %d", n)
+		}
+	})
 }
