@@ -223,7 +223,7 @@ func (s *store) transition(ctx context.Context, key string, in lifecycle.Input) 
 		if err != nil {
 			return e, err
 		}
-		next.Op, next.Prev = operationID(), e.hash
+		next = next.After(e.hash, operationID())
 		appended, err := s.append(ctx, requestPrefix+key, next, e.seq)
 		if err == nil {
 			appended.accepts = e.accepts

@@ -84,7 +84,7 @@ func after(t testing.TB, history ...any) at {
 		if err != nil {
 			t.Fatalf("step %d, %T: %v", i, step, err)
 		}
-		last = encode(t, r.After(last, fmt.Sprint("op-", i)))
+		last = encode(t, r.After(hashOf(last), fmt.Sprint("op-", i)))
 		r = decode(t, last)
 		h.r, h.lines, h.now = &r, append(h.lines, last), h.now.Add(time.Second)
 	}
@@ -567,7 +567,7 @@ func TestStories(t *testing.T) {
 				if h.r != nil {
 					before = encode(t, *h.r)
 				}
-				decode(t, encode(t, r.After(before, "op")))
+				decode(t, encode(t, r.After(hashOf(before), "op")))
 			}
 		})
 	}
@@ -759,4 +759,12 @@ func TestErrorsTellAUserWhatToDo(t *testing.T) {
 	if text := (&TakenError{ByName: "A\u202enn\x1b"}).Error(); strings.ContainsAny(text, "\u202e\x1b") {
 		t.Errorf("a name reaches the terminal raw: %q", text)
 	}
+}
+
+// hashOf is what the record after those bytes holds of them.
+func hashOf(before []byte) string {
+	if before == nil {
+		return ""
+	}
+	return Hash(before)
 }

@@ -217,12 +217,9 @@ var (
 	ErrTooLarge = fmt.Errorf("%w: larger than %d bytes", ErrRecord, MaxRecord)
 )
 
-// After returns r as the record that follows before (the bytes of the last one, nil for none), written by operation op.
-func (r Record) After(before []byte, op string) Record {
-	r.Op, r.Prev = op, ""
-	if before != nil {
-		r.Prev = Hash(before)
-	}
+// After returns r as the record that follows the one of that Hash ("" for none), written by operation op.
+func (r Record) After(prev, op string) Record {
+	r.Op, r.Prev = op, prev
 	return r
 }
 

@@ -84,8 +84,8 @@ func TestWhateverHappensTheseStayTrue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bytesNow := encode(t, live.After(nil, "op"))
-		live = live.After(nil, "op")
+		bytesNow := encode(t, live.After("", "op"))
+		live = live.After("", "op")
 		events[live.Event]++
 		answers := map[int]string{} // attempt → hash: everything that was ever recorded as an answer
 		var trail []string
@@ -128,7 +128,7 @@ func TestWhateverHappensTheseStayTrue(t *testing.T) {
 				continue
 			}
 			trail = append(trail, fmt.Sprintf("%s→%s:%d", r.Event, r.State, r.Attempt))
-			r = r.After(bytesNow, "op")
+			r = r.After(hashOf(bytesNow), "op")
 
 			if r.Attempt < prev.Attempt || r.Attempt > prev.Attempt+1 {
 				fail("the attempt went from %d to %d", prev.Attempt, r.Attempt)
