@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -181,15 +182,18 @@ func BenchmarkRead(b *testing.B) {
 // BenchmarkAdmission is what a job's start costs the relay: CONNECT with an ID
 // token, and its request, until it is accepted, as admissions a second. The
 // floor is a CONNECT of a configured nkey user plus one bare forced append, on a
-// server with the same settings.
+// server with the same settings. The callout's floor is the same with a callout
+// that lets everybody in, with the permissions that ours gives: what the ratio to
+// the first one holds of NATS's way of asking.
 func BenchmarkAdmission(b *testing.B) {
 	for _, atOnce := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("%dAtOnce", atOnce), func(b *testing.B) {
 			f := newFixture(b)
 			f.start(f.configText(b.TempDir(), onLoopback), crowded)
 			bare := startBare(b)
+			asking := startAsking(b)
 			const batch = 256
-			var ours, floor time.Duration
+			var ours, floor, callout time.Duration
 			n := 0
 			for b.Loop() {
 				jobs := make([]*job, batch)
@@ -204,6 +208,15 @@ func BenchmarkAdmission(b *testing.B) {
 					}
 					defer nc.Close()
 					bare.append(b, i)
+				})
+				callout += together(batch, atOnce, func(i int) {
+					nc, err := nats.Connect(asking.url, nats.Nkey(jobs[i].pub, jobs[i].key.Sign), nats.Token(jobs[i].token), nats.NoReconnect(), nats.Timeout(20*time.Second))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					defer nc.Close()
+					asking.append(b, i)
 				})
 				ours += together(batch, atOnce, func(i int) {
 					nc, err := f.connect(jobs[i].key, jobs[i].token)
@@ -222,8 +235,81 @@ func BenchmarkAdmission(b *testing.B) {
 			b.ReportMetric(float64(n)/ours.Seconds(), "jobs/s")
 			b.ReportMetric(float64(n)/floor.Seconds(), "floor-jobs/s")
 			b.ReportMetric(floor.Seconds()/ours.Seconds(), "ratio")
+			b.ReportMetric(float64(n)/callout.Seconds(), "callout-floor-jobs/s")
+			b.ReportMetric(callout.Seconds()/ours.Seconds(), "callout-ratio")
 		})
 	}
+}
+
+// startAsking is a bare server that asks about each connection, as the relay's
+// does, and an answer that looks at nothing.
+func startAsking(b *testing.B) *bareServer {
+	b.Helper()
+	kp, err := nkeys.CreateAccount()
+	if err != nil {
+		b.Fatal(err)
+	}
+	issuer := wire.PublicKey(kp)
+	signer, err := newSigner(kp)
+	if err != nil {
+		b.Fatal(err)
+	}
+	service := newKey(b)
+	s, stop, err := newBare(func(o *server.Options) {
+		auth := server.NewAccount("AUTH")
+		o.Accounts = append(o.Accounts, auth)
+		callout := &server.AuthCallout{Issuer: issuer, Account: "AUTH", AllowedAccounts: []string{"CFA"}, AuthUsers: []string{wire.PublicKey(service)}}
+		for _, u := range o.Nkeys {
+			callout.AuthUsers = append(callout.AuthUsers, u.Nkey)
+		}
+		o.Nkeys = append(o.Nkeys, &server.NkeyUser{Nkey: wire.PublicKey(service), Account: auth})
+		o.AuthCallout = callout
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(stop)
+	nc, err := nats.Connect(s.url, nats.Nkey(wire.PublicKey(service), service.Sign))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	work := make(chan *nats.Msg, 8192)
+	for range calloutWorkers {
+		go func() {
+			for m := range work {
+				req, err := jwt.DecodeAuthorizationRequestClaims(string(m.Data))
+				if err != nil {
+					continue
+				}
+				key := req.ConnectOptions.Nkey
+				user := jwt.NewUserClaims(req.UserNkey)
+				user.Name, user.Audience = placed+key, "CFA"
+				user.Limits.Subs, user.Limits.Payload = clientSubscriptions, wire.MaxMessage
+				user.Permissions.Sub.Allow.Add(wire.InboxPrefix(key) + ".>")
+				user.Permissions.Pub.Allow.Add(wire.JobSubject(key, ">"))
+				resp := jwt.NewAuthorizationResponseClaims(req.UserNkey)
+				resp.Audience = req.Server.ID
+				if resp.Jwt, err = user.Encode(signer); err != nil {
+					continue
+				}
+				if out, err := resp.Encode(signer); err == nil {
+					_ = m.Respond([]byte(out))
+				}
+			}
+		}()
+	}
+	sub, err := nc.Subscribe(calloutSubject, func(m *nats.Msg) { work <- m })
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(work); close(ended) })
+	b.Cleanup(func() { nc.Close(); <-ended })
+	return s
 }
 
 // together runs f(0..n-1), atOnce at a time, and says how long all took.
@@ -255,7 +341,7 @@ type bareServer struct {
 
 func startBare(b *testing.B) *bareServer {
 	b.Helper()
-	s, stop, err := newBare()
+	s, stop, err := newBare(func(*server.Options) {})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -263,7 +349,7 @@ func startBare(b *testing.B) *bareServer {
 	return s
 }
 
-func newBare() (_ *bareServer, stop func(), err error) {
+func newBare(change func(*server.Options)) (_ *bareServer, stop func(), err error) {
 	kp, err := nkeys.CreateUser()
 	if err != nil {
 		return nil, nil, err
@@ -277,9 +363,11 @@ func newBare() (_ *bareServer, stop func(), err error) {
 		return nil, nil, err
 	}
 	clients, store := server.NewAccount("CFA"), server.NewAccount("STORE")
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, AlwaysEnableNonce: true,
+	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, AlwaysEnableNonce: true,
 		MaxControlLine: 32 << 10, AuthTimeout: 30, JetStream: true, StoreDir: dir, SyncAlways: true, Accounts: []*server.Account{clients, store},
-		Nkeys: []*server.NkeyUser{{Nkey: wire.PublicKey(kp), Account: clients}, {Nkey: wire.PublicKey(storeKey), Account: store}}})
+		Nkeys: []*server.NkeyUser{{Nkey: wire.PublicKey(kp), Account: clients}, {Nkey: wire.PublicKey(storeKey), Account: store}}}
+	change(opts)
+	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
@@ -62,7 +63,7 @@ func serveForMemory(kind string) error {
 		defer r.Close()
 		hello = r.ClientURL()
 	case "bare":
-		s, stop, err := newBare()
+		s, stop, err := newBare(func(*server.Options) {})
 		if err != nil {
 			return err
 		}
