@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -46,5 +47,19 @@ func TestAGitHubOutputFileIsReadAsTheRunnerReadsIt(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// Not in parallel: the setting is the whole process's.
+func TestTheCollectorIsSetUnlessTheEnvironmentSets(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	heap(func(name string) string { return map[string]string{"GOGC": "200"}[name] })
+	if got := debug.SetGCPercent(100); got != 100 {
+		t.Errorf("set to %d against GOGC", got)
+	}
+	heap(func(string) string { return "" })
+	if got := debug.SetGCPercent(100); got != 50 {
+		t.Errorf("set to %d", got)
 	}
 }
