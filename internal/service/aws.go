@@ -46,13 +46,17 @@ func awsInput(code string, env func(string) string) (string, error) {
 // awsVars reads {"Credentials": {"AccessKeyId", "SecretAccessKey", "SessionToken"}}.
 func awsVars(out []byte) (vars, secrets []string, err error) {
 	var v struct {
-		Credentials struct{ AccessKeyId, SecretAccessKey, SessionToken string }
+		Credentials struct {
+			AccessKeyID     string `json:"AccessKeyId"`
+			SecretAccessKey string
+			SessionToken    string
+		}
 	}
 	c := &v.Credentials
-	if json.Unmarshal(out, &v) != nil || c.AccessKeyId == "" || c.SecretAccessKey == "" || c.SessionToken == "" {
+	if json.Unmarshal(out, &v) != nil || c.AccessKeyID == "" || c.SecretAccessKey == "" || c.SessionToken == "" {
 		return nil, nil, errors.New("it ended well and printed no credentials")
 	}
 	return []string{
-		"AWS_ACCESS_KEY_ID=" + c.AccessKeyId, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken,
+		"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken,
 	}, []string{c.SecretAccessKey, c.SessionToken}, nil
 }
