@@ -90,7 +90,7 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 			t.Errorf("--%s is no input", flag.Name)
 		}
 	}
-	others := []string{"run", "approve", "artifacts", "approvals", "receipt"} // of exec and approve
+	others := []string{"run", "stage", "approve", "artifacts", "approvals", "receipt"} // of exec and approve
 	for _, name := range others {
 		if _, there := action.Inputs[name]; !there {
 			t.Errorf("there is no input %s", name)
@@ -119,9 +119,11 @@ func TestTheInputsSayWhichSubcommandRuns(t *testing.T) {
 	}{
 		"nothing":           {nil, "request||", 0},
 		"a command":         {[]string{"CFA_RUN=npm publish", "CFA_MESSAGE=hello"}, "exec|hello|", 0},
+		"a staging":         {[]string{"CFA_STAGE=npm stage publish"}, "stage||", 0},
+		"staging, too":      {[]string{"CFA_STAGE=x", "CFA_RUN=y"}, "are steps of their own", 64},
 		"an approval":       {[]string{"CFA_APPROVE=publish 1.0"}, "approve|publish 1.0|/tmp/r/cfa-receipt-me.jsonl", 0},
 		"its own receipt":   {[]string{"CFA_APPROVE=publish 1.0", "CFA_RECEIPT=here"}, "approve|publish 1.0|here", 0},
-		"both":              {[]string{"CFA_APPROVE=x", "CFA_RUN=y"}, "`run` and `approve` are two steps", 64},
+		"both":              {[]string{"CFA_APPROVE=x", "CFA_RUN=y"}, "are steps of their own", 64},
 		"two texts":         {[]string{"CFA_APPROVE=x", "CFA_MESSAGE=y"}, "leave one out", 64},
 		"files, no words":   {[]string{"CFA_ARTIFACT=x"}, "add the input `approve`", 64},
 		"no words, a space": {[]string{"CFA_APPROVE=", "CFA_RUN="}, "request||", 0},

@@ -144,6 +144,7 @@ func exitCode(err error) int {
 type cli struct {
 	Request requestCmd `cmd:"" help:"Ask a human for a code, and hand it to this job."`
 	Exec    execCmd    `cmd:"" help:"Run a command, and ask a human for the second factor that it wants."`
+	Stage   stageCmd   `cmd:"" help:"Run npm stage publish, and wait until a human has approved it at the registry."`
 	Approve approveCmd `cmd:"" help:"Ask humans for a signed yes about files, and keep the receipt."`
 
 	VerifyReceipt verifyReceiptCmd `cmd:"" help:"Check a receipt of cfa approve: whose yes it is, and to which files. Needs no relay and no network."`

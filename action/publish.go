@@ -40,39 +40,11 @@ const maxManifest = 1 << 20
 
 // publish runs a plan.
 func (e *execution) publish(ctx context.Context, p *service.Plan) error {
-	once := func(argv []string) error {
-		res, err := e.run(ctx, argv, "", nil)
-		if err != nil {
-			return err
-		}
-		return ended(res.Code)
+	paths, drop, err := e.pack(ctx, p)
+	if err != nil {
+		return err
 	}
-	for _, argv := range p.Before {
-		if err := once(argv); err != nil {
-			return err
-		}
-	}
-	var paths []string
-	if p.Pack == nil {
-		paths = e.tarballs()
-	} else {
-		// Nobody else may put a tarball there, or another in a tarball's place.
-		dir, err := os.MkdirTemp(e.io.getenv("RUNNER_TEMP"), "cfa-pack-")
-		if err != nil {
-			return &exit{exitCancelled, fmt.Errorf("there is no folder to pack into: %w; nothing was published", err)}
-		}
-		defer os.RemoveAll(dir)
-		argv := slices.Clone(p.Pack)
-		for i := range argv {
-			argv[i] = strings.ReplaceAll(argv[i], service.Folder, dir)
-		}
-		if err := once(argv); err != nil {
-			return err
-		}
-		if paths, err = filepath.Glob(filepath.Join(dir, "*.tgz")); err != nil || len(paths) == 0 {
-			return &exit{exitCancelled, errors.New("packing made no tarball, so there is nothing to publish")}
-		}
-	}
+	defer drop()
 	for _, path := range paths {
 		if ctx.Err() != nil {
 			return &exit{exitCancelled, fmt.Errorf("stopped before %s was published", filepath.Base(path))}
@@ -81,12 +53,51 @@ func (e *execution) publish(ctx context.Context, p *service.Plan) error {
 			return err
 		}
 	}
-	for _, argv := range p.After {
-		if err := once(argv); err != nil {
+	return e.each(ctx, p.After)
+}
+
+// each runs commands, the first of which that fails ends it.
+func (e *execution) each(ctx context.Context, commands [][]string) error {
+	for _, argv := range commands {
+		res, err := e.run(ctx, argv, "", nil)
+		if err != nil {
+			return err
+		}
+		if err := ended(res.Code); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// pack runs what a plan runs before it publishes, and gives the tarballs. drop
+// removes those that it made.
+func (e *execution) pack(ctx context.Context, p *service.Plan) (paths []string, drop func(), err error) {
+	if err := e.each(ctx, p.Before); err != nil {
+		return nil, nil, err
+	}
+	if p.Pack == nil {
+		return e.tarballs(), func() {}, nil
+	}
+	// Nobody else may put a tarball there, or another in a tarball's place.
+	dir, err := os.MkdirTemp(e.io.getenv("RUNNER_TEMP"), "cfa-pack-")
+	if err != nil {
+		return nil, nil, &exit{exitCancelled, fmt.Errorf("there is no folder to pack into: %w; nothing was published", err)}
+	}
+	drop = func() { _ = os.RemoveAll(dir) }
+	argv := slices.Clone(p.Pack)
+	for i := range argv {
+		argv[i] = strings.ReplaceAll(argv[i], service.Folder, dir)
+	}
+	if err := e.each(ctx, [][]string{argv}); err != nil {
+		drop()
+		return nil, nil, err
+	}
+	if paths, err = filepath.Glob(filepath.Join(dir, "*.tgz")); err != nil || len(paths) == 0 {
+		drop()
+		return nil, nil, &exit{exitCancelled, errors.New("packing made no tarball, so there is nothing to publish")}
+	}
+	return paths, drop, nil
 }
 
 // tarballs are the command's own.

@@ -4,9 +4,13 @@ set -euo pipefail
 
 : "${CFA_BINARY:?is set by the step before}"
 
-case "${CFA_RUN:+run}${CFA_APPROVE:+approve}" in
+case "${CFA_RUN:+run}${CFA_STAGE:+stage}${CFA_APPROVE:+approve}" in
 run)
 	exec "$CFA_BINARY" exec
+	;;
+stage)
+	export CFA_RUN=$CFA_STAGE
+	exec "$CFA_BINARY" stage
 	;;
 approve)
 	if [ -n "${CFA_MESSAGE:-}" ]; then
@@ -26,7 +30,7 @@ approve)
 	exec "$CFA_BINARY" request
 	;;
 *)
-	printf '::error title=Continuous Factor Authentication::%s\n' "\`run\` and \`approve\` are two steps; use the action twice"
+	printf '::error title=Continuous Factor Authentication::%s\n' "\`run\`, \`stage\` and \`approve\` are steps of their own; use the action once for each"
 	exit 64
 	;;
 esac

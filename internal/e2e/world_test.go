@@ -100,9 +100,15 @@ type process struct {
 // start runs one of our programs with exactly this environment.
 func start(t testing.TB, env []string, name string, args ...string) *process {
 	t.Helper()
+	return startIn(t, "", append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...), name, args...)
+}
+
+// startIn is start in a folder, with this environment and no other.
+func startIn(t testing.TB, dir string, env []string, name string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, out: newOutput(), err: newOutput(), done: make(chan struct{})}
 	p.cmd = exec.Command(program(t, name), args...)
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	p.cmd.Dir, p.cmd.Env = dir, env
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.err
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -129,6 +129,36 @@ var npmPacker = packer{
 
 func planNPM(argv []string, env func(string) string) *Plan { return npmPacker.plan(argv, env) }
 
+// PlanStage takes npm stage publish apart as npm publish is. nil: it is another
+// command, or has options that are not understood.
+func PlanStage(argv []string, env func(string) string) *Plan {
+	words := bare(argv)
+	if !runs(words, "npm", "stage", "publish") {
+		return nil
+	}
+	i := slices.Index(argv, "stage")
+	p := npmPacker.plan(slices.Concat(argv[:i], argv[i+1:]), env)
+	if p == nil {
+		return nil
+	}
+	publish := p.Publish
+	p.Publish = func(tarball string) []string { return slices.Insert(publish(tarball), 1, "stage") }
+	return p
+}
+
+// npmStaged is what npm stage publish writes at its end, plain or as JSON.
+var npmStaged = regexp.MustCompile(`\(staged with id ([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\)|"stageId":\s*"([0-9a-f-]{36})"`)
+
+// Staged gives the id under which npm stage publish staged a package, out of what
+// it wrote; "": it shows none, or more than one.
+func Staged(out []byte) string {
+	all := npmStaged.FindAllSubmatch(out, -1)
+	if len(all) != 1 {
+		return ""
+	}
+	return string(all[0][1]) + string(all[0][2])
+}
+
 // plan packs first and publishes the tarballs. So the project's scripts run once
 // however often a factor is asked for, they never see a code (a package manager
 // hands its configuration to them), the link is made from something that is ready,

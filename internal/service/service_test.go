@@ -237,6 +237,33 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 	}
 }
 
+func TestStagingIsTakenApartAsPublishing(t *testing.T) {
+	t.Parallel()
+	none := func(string) string { return "" }
+	p := PlanStage(strings.Fields("npm stage publish --tag next"), none)
+	if got := strings.Join(p.Publish("T"), " "); got != "npm stage publish T --tag next" {
+		t.Errorf("%q", got)
+	}
+	for _, line := range []string{"npm publish", "npm stage approve x", "npm stage", "npx npm stage publish --otp=1", "echo npm stage publish"} {
+		if PlanStage(strings.Fields(line), none) != nil {
+			t.Errorf("%q is taken for staging", line)
+		}
+	}
+	const id = "0c5d2a1e-9f6b-4e0a-8a57-1f2e3d4c5b6a"
+	for out, want := range map[string]string{
+		"+ a@1.0.0 (staged with id " + id + ")\n":           id,
+		`{"a": {"id": "a@1.0.0", "stageId": "` + id + `"}}`: id,
+		"":            "",
+		"+ a@1.0.0\n": "",
+		"(staged with id " + id + ") (staged with id " + id + ")":         "",
+		"(staged with id 0c5d2a1e-9f6b-4e0a-8a57-1f2e3d4c5b6a; rm -rf /)": "",
+	} {
+		if got := Staged([]byte(out)); got != want {
+			t.Errorf("%q: %q, want %q", out, got, want)
+		}
+	}
+}
+
 func TestCredentialsComeOfACodeWithoutAnArgument(t *testing.T) {
 	t.Parallel()
 	env := func(name string) string {
