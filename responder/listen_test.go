@@ -600,7 +600,7 @@ func TestAResponderToldToEndWaitsForTheAnswerAndTwiceDoesNot(t *testing.T) {
 		p.typed(code + "\r")
 		at = p.waits(at, "sealed")
 		p.typed("\x03")
-		at = p.waits(at, "ending as soon as 1 answer(s) have arrived")
+		at = p.waits(at, "ending as soon as what is on its way has arrived (1)")
 		if twice {
 			p.typed("\x03")
 			if err := p.ends(); err == nil || err.Error() != "exit status 1" {

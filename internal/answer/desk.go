@@ -37,8 +37,10 @@ const (
 	// maxListens is what the relay allows one connection in subscriptions, with
 	// room for replies and its own hints. Other projects are read every 15 s.
 	maxListens = 32
-	maxPages   = 64
-	maxKnown   = 64 // keys in one wire.PendingQuery
+	// maxPages has room for 32 projects with all that they may have open, in pages
+	// of the largest requests, of which three fit.
+	maxPages = 32*wire.MaxOpenProject/3 + 1
+	maxKnown = 64 // keys in one wire.PendingQuery
 )
 
 // now is the wall clock. A monotonic reading stands still while a laptop
@@ -141,7 +143,7 @@ func (d *Desk) beginQuit() {
 	}
 	d.quit = true
 	if n := d.onTheirWay(); n > 0 {
-		d.notice(fmt.Sprintf("ending as soon as %d answer(s) have arrived, in %s at the latest", n, wire.KeepAnswer))
+		d.notice(fmt.Sprintf("ending as soon as what is on its way has arrived (%d), in %s at the latest", n, wire.KeepAnswer))
 	}
 }
 

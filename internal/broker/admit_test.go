@@ -150,6 +150,12 @@ func TestAResponderIsLetInWhereItMeansToBe(t *testing.T) {
 		now := time.Now()
 		stranger := newKey(t)
 		j := f.job(rocketRepo, "rocket")
+		claims := claimsOf(rocketRepo)
+		claims["aud"] = wire.Audience(relayName, f.ana.key())
+		forKey, err := f.issuer.Mint(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for name, c := range map[string]struct {
 			shown string
 			why   string // in the log
@@ -162,7 +168,10 @@ func TestAResponderIsLetInWhereItMeansToBe(t *testing.T) {
 			"none":                        {"", "does not say which relay it means"},
 			"no envelope":                 {`{"v":1}`, "incomplete envelope"},
 			"another signed thing of its": {string(sign(t, &wire.Cancel{Key: f.ana.key(), Digest: j.dig}, f.ana.connect).Encode()), "another kind"},
-			"an ID token of another's":    {j.token, "speaks for the key"},
+			"an ID token of another's":    {j.token, "an ID token came with an enrolled responder's key"},
+			// What a server that passes on this relay's nonce can have any job of the
+			// issuer's mint for a key that it has seen.
+			"an ID token for its key": {forKey, "an ID token came with an enrolled responder's key"},
 		} {
 			e := f.knock(f.address())
 			fields := map[string]any{"verbose": false, "protocol": 1, "nkey": f.ana.key(), "sig": e.signature(f.ana.connect)}

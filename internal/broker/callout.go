@@ -164,13 +164,16 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 	user.Limits.Payload = wire.MaxMessage
 	user.Permissions.Sub.Allow.Add(wire.InboxPrefix(o.Nkey) + ".>")
 	rules := r.rules.Load()
-	// No ID token begins like this, and no envelope otherwise.
-	if o.Token == "" || strings.HasPrefix(o.Token, "{") {
-		d := rules.config.desks[o.Nkey]
-		if d == nil {
+	// An enrolled key is a responder's whatever comes with it: a server that passes
+	// on another's nonce could else log in under that key as a job, with an ID token
+	// of its own making for it. No ID token begins with a brace, and each envelope does.
+	if d := rules.config.desks[o.Nkey]; d != nil || o.Token == "" || strings.HasPrefix(o.Token, "{") {
+		switch {
+		case d == nil:
 			return nil, "responder", errors.New("no such connecting key is enrolled, and no ID token came with it")
-		}
-		if o.Token == "" {
+		case o.Token != "" && !strings.HasPrefix(o.Token, "{"):
+			return nil, "responder", errors.New("an ID token came with an enrolled responder's key; another server may have passed its signature on")
+		case o.Token == "":
 			return nil, "responder", errors.New("the responder does not say which relay it means, so another relay could have passed its signature on; upgrade it")
 		}
 		if err := wire.CheckConnect(o.Token, o.Nkey, rules.config.Host, r.now()); err != nil {

@@ -388,7 +388,10 @@ func TestARelayAndAServerOfTwoModesDoNotMeet(t *testing.T) {
 		"operator mode on a config server": {swap(operator, config), "is the server in operator mode, and does it have this user's account (nsc push)?"},
 		"config mode on an operator's":     {swap(config, operator), "is the server in config mode?"},
 	} {
-		if err := f.startError(c.section); err == nil || !strings.Contains(err.Error(), c.why) {
+		// On a busy machine the server's PING comes before its refusal, and then the
+		// relay can only guess what the server waits for.
+		const guess = "expected 'PONG', got 'PING'"
+		if err := f.startError(c.section); err == nil || !strings.Contains(err.Error(), c.why) && !strings.Contains(err.Error(), guess) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/continuousauth/action/internal/devissuer"
 	"github.com/continuousauth/action/internal/dial"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -68,6 +69,7 @@ func TestARelayCannotLogInAtAnotherAsItsResponder(t *testing.T) {
 		w.humans = append(w.humans, &person{name: "Bo", connect: wire.PublicKey(connect), sign: wire.PublicKey(sign)})
 	})
 	hostile := "nats://" + forwarder(t, strings.TrimPrefix(w.url, "nats://"))
+	token := "" // that the hostile server brings; "": none
 	dials := func(relay string) error {
 		t.Helper()
 		r, err := dial.Parse(dial.Target{URL: hostile, Name: relay})
@@ -76,7 +78,7 @@ func TestARelayCannotLogInAtAnotherAsItsResponder(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
-		c, err := r.Connect(ctx, connect, "")
+		c, err := r.Connect(ctx, connect, token)
 		if err != nil {
 			return err
 		}
@@ -89,6 +91,20 @@ func TestARelayCannotLogInAtAnotherAsItsResponder(t *testing.T) {
 	}
 	// Neither is told why; the log of the relay that was to be deceived has it.
 	w.relay.waitFor(wire.PublicKey(connect) + `.*the responder means the relay hostile\.example`)
+	// In the place of her statement the hostile server puts an ID token that it had
+	// minted, by any job of any repository, for the key that it has seen: as if she
+	// were a job.
+	claims := devissuer.GitHubClaims("hostile/anything", nil)
+	claims["aud"] = wire.Audience("localhost", wire.PublicKey(connect))
+	var err error
+	if token, err = w.issuer.Mint(claims); err != nil {
+		t.Fatal(err)
+	}
+	if err := dials("localhost"); !errors.Is(err, dial.ErrRefused) {
+		t.Errorf("by an ID token for her key, somebody is let in as the responder: %v", err)
+	}
+	w.relay.waitFor(wire.PublicKey(connect) + `.*an ID token came with an enrolled responder's key`)
+	token = ""
 	// The control: the same bytes on the same way, meant for this relay.
 	if err := dials("localhost"); err != nil {
 		t.Errorf("meant for this relay: %v", err)

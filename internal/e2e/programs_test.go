@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -237,6 +238,20 @@ func TestNothingSecretIsWrittenAnywhere(t *testing.T) {
 	h := w.listen(w.humans[0], "--answer-command", `printf %s "$CFA_TEST_CODE"`, "--unattended", "--log", log)
 	ends("answered", w.job("--output", "stdout"), 0)
 	w.relay.waitFor(`what=done`)
+	// A command that prints its code, and a summary of the job.
+	summary := filepath.Join(w.dir, "summary.md")
+	x := start(t, append(w.issuer.GitHubEnv("release"), "GITHUB_STEP_SUMMARY="+summary), "cfa", append([]string{"exec", "--project", project, "--service", "tool", "--env", "OTP", "--refused", "wanted"}, append(slices.Clone(w.flags),
+		"--", "sh", "-c", `test "$OTP" || { echo wanted; exit 1; }; echo "my code is $OTP"; echo "and $OTP" >&2`)...)...)
+	if x.wait(); !strings.Contains(x.out.String(), "my code is ***") || !strings.Contains(x.err.String(), "and ***") {
+		t.Errorf("the command was not run with its code: %s%s", x.out, x.err)
+	}
+	keep("the output of a command that printed its code", x.out.String())
+	ends("running a command", x, 0)
+	text, err := os.ReadFile(summary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep("the job's summary", string(text))
 	leaves("the robot", h, log)
 
 	log = filepath.Join(w.dir, "human.log")
@@ -262,6 +277,21 @@ func TestNothingSecretIsWrittenAnywhere(t *testing.T) {
 	say(testCode)
 	say(testCode) // and where a command is read
 	h.waitFor(`no prompt with that number`)
+	// An approval, with its receipt.
+	artifact, receipt := filepath.Join(w.dir, "artifact"), filepath.Join(w.dir, "receipt")
+	if err := os.WriteFile(artifact, []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, w.issuer.GitHubEnv("release"), "cfa", append([]string{"approve", "--project", project, "--artifact", artifact, "--responders", w.humans[0].sign, "--receipt", receipt}, w.flags...)...)
+	match := a.waitFor(`match code:\s+(\S+)`)[1]
+	h.waitFor(`#3 your turn`)
+	say("3")
+	say(match)
+	ends("approved", a, 0)
+	if text, err = os.ReadFile(receipt); err != nil {
+		t.Fatal(err)
+	}
+	keep("the receipt", string(text))
 	ends("not answered in time", w.job("--output", "stdout", "--timeout", "2s"), 81)
 	w.issuer.AddJob("stranger", devissuer.GitHubClaims("stranger/thing", nil))
 	ends("refused", run(t, w.issuer.GitHubEnv("stranger"), "cfa", append([]string{"request", "--project", project, "--output", "stdout"}, w.flags...)...), 77)

@@ -66,7 +66,7 @@ func CleanName(s string, limit int) string {
 
 // strokes are letters of Han and kana that are one stroke or two, as a dash, a
 // slash, a bar and their like are: acme一widgets, acmeノwidgets.
-const strokes = "一ー" + "二ニ" + "丨亅" + "ノ丿" + "丶ヽ乀乁" + "くゝ" + "へヘ" + "十" + "匚匸" + "丅" + "乚" + "乂" // - = | / \ <> ^ + [ T L X
+const strokes = "一ー" + "二ニ" + "丨亅" + "ノ丿" + "丶ヽ乀乁" + "くゝ" + "へヘ" + "十" + "匚匸" + "丅丁" + "乚" + "乂メ" + "工エ" + "口ロ" + "丫" + "乙" + "レし" + "凵" + "卜ト" // - = | / \ <> ^ + [ T L X I O Y Z L U |-
 
 func plain(r rune) bool {
 	switch {
