@@ -587,12 +587,8 @@ func (e *execution) login(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		input, err := l.Input(code, e.io.getenv)
-		if err != nil {
-			return usage("%w", err)
-		}
 		res, err := e.run(ctx, argv, code, func(c *child.Command) {
-			c.Stdin, c.Out = strings.NewReader(input), nil // its output is a secret
+			c.Stdin, c.Out = strings.NewReader(l.Input(code)), nil // its output is a secret
 		})
 		if err != nil {
 			return err

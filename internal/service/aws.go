@@ -1,9 +1,10 @@
 package service
 
-// AWS: a code becomes credentials of a session, which the command gets. From the
-// AWS CLI's documentation (sts get-session-token), not tried out. The code would be
-// an argument, which every user of the machine could read; so all of it goes in as
-// JSON on standard input.
+// AWS: a code becomes credentials of a session, which the command gets. Tried out with
+// the AWS CLI 1.45 against a server of a test. The code would be an argument, which
+// every user of the machine could read; so it is read from standard input, as any
+// argument's value can be. (Not by --cli-input-json: that file is read twice, and the
+// second time a pipe is empty.)
 
 import (
 	"encoding/json"
@@ -23,25 +24,19 @@ func awsArgv(env func(string) string) ([]string, error) {
 	if env("AWS_MFA_SERIAL") == "" {
 		return nil, errors.New("AWS_MFA_SERIAL is not set: the device's ARN, arn:aws:iam::<account>:mfa/<user>")
 	}
-	return []string{"aws", "sts", "get-session-token", "--output", "json", "--cli-input-json", "file:///dev/stdin"}, nil
-}
-
-func awsInput(code string, env func(string) string) (string, error) {
-	v := struct {
-		SerialNumber    string
-		TokenCode       string
-		DurationSeconds int `json:",omitempty"`
-	}{SerialNumber: env("AWS_MFA_SERIAL"), TokenCode: code}
+	argv := []string{"aws", "sts", "get-session-token", "--output", "json", "--serial-number", env("AWS_MFA_SERIAL"), "--token-code", "file:///dev/stdin"}
 	if d := env("AWS_MFA_DURATION"); d != "" {
 		n, err := strconv.Atoi(d)
 		if err != nil || n < 900 || n > 129600 {
-			return "", errors.New("AWS_MFA_DURATION is the session's length in seconds, 900 to 129600")
+			return nil, errors.New("AWS_MFA_DURATION is the session's length in seconds, 900 to 129600")
 		}
-		v.DurationSeconds = n
+		argv = append(argv, "--duration-seconds", strconv.Itoa(n))
 	}
-	b, err := json.Marshal(v)
-	return string(b), err
+	return argv, nil
 }
+
+// awsInput has no line feed: it would be part of the code.
+func awsInput(code string) string { return code }
 
 // awsVars reads {"Credentials": {"AccessKeyId", "SecretAccessKey", "SessionToken"}}.
 func awsVars(out []byte) (vars, secrets []string, err error) {

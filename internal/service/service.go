@@ -126,7 +126,7 @@ type Link struct {
 // A Login is a command that turns a code into credentials.
 type Login struct {
 	Argv    func(env func(string) string) ([]string, error)
-	Input   func(code string, env func(string) string) (stdin string, err error)
+	Input   func(code string) (stdin string)
 	Refused *regexp.Regexp // what it writes to standard error when the code was refused
 	// Vars reads its standard output: NAME=value for the command, and the values
 	// that are secret.

@@ -273,9 +273,8 @@ func TestCredentialsComeOfACodeWithoutAnArgument(t *testing.T) {
 	if err != nil || slices.ContainsFunc(argv, func(a string) bool { return strings.Contains(a, "123456") }) {
 		t.Fatal(argv, err)
 	}
-	in, err := awsInput("123456", env)
-	if err != nil || in != `{"SerialNumber":"arn:aws:iam::1:mfa/ana","TokenCode":"123456","DurationSeconds":900}` {
-		t.Errorf("%s, %v", in, err)
+	if in := awsInput("123456"); in != "123456" {
+		t.Errorf("standard input is %q", in)
 	}
 	vars, secrets, err := awsVars([]byte(`{"Credentials":{"AccessKeyId":"A","SecretAccessKey":"S","SessionToken":"T","Expiration":"x"}}`))
 	if err != nil || !slices.Equal(vars, []string{"AWS_ACCESS_KEY_ID=A", "AWS_SECRET_ACCESS_KEY=S", "AWS_SESSION_TOKEN=T"}) || !slices.Equal(secrets, []string{"S", "T"}) {
@@ -289,7 +288,7 @@ func TestCredentialsComeOfACodeWithoutAnArgument(t *testing.T) {
 	if _, err := awsArgv(func(string) string { return "" }); err == nil {
 		t.Error("no device")
 	}
-	if _, err := awsInput("1", func(n string) string { return "12" }); err == nil {
+	if _, err := awsArgv(func(string) string { return "12" }); err == nil {
 		t.Error("a session of 12 s")
 	}
 }
