@@ -539,8 +539,12 @@ func (e *execution) pause(ctx context.Context, n, code int) error {
 
 // typed runs a command on a terminal of its own, and types codes there.
 func (e *execution) typed(ctx context.Context, t *task) error {
-	typed := 0
+	typed, limited := 0, 0
 	for {
+		again := ""
+		if limited > 0 {
+			again = e.usable() // nothing was said against it
+		}
 		res, err := e.run(ctx, t.argv, "", func(c *child.Command) {
 			c.Terminal, c.Stdin, c.Prompt = true, nil, e.row.Prompt
 			for question, answer := range e.row.Answers {
@@ -558,20 +562,33 @@ func (e *execution) typed(ctx context.Context, t *task) error {
 					}
 				}
 				typed++
+				if n == 1 && again != "" {
+					return again, nil
+				}
 				return e.obtain(asking)
 			}
 		})
 		if err != nil {
 			return err
 		}
-		if res.Code != 0 && typed > 0 && ctx.Err() == nil && e.read(res) == service.WantsCode {
-			typed = 0
+		if res.Code == 0 || ctx.Err() != nil {
+			return ended(res.Code)
+		}
+		switch verdict := e.read(res); {
+		case verdict == service.WantsCode && typed > 0:
+			typed, limited = 0, 0
 			if err := e.refuse(ctx, res.Code); err != nil {
 				return err
 			}
-			continue
+		case verdict == service.Limited:
+			typed = 0
+			limited++
+			if err := e.pause(ctx, limited, res.Code); err != nil {
+				return err
+			}
+		default:
+			return ended(res.Code)
 		}
-		return ended(res.Code)
 	}
 }
 
