@@ -281,6 +281,9 @@ func (e *execution) until(ctx context.Context, t *task) error {
 			e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
 			return ended(res.Code)
 		}
+		if once && e.row.Read == nil && code != "" {
+			e.say.line("%s does not show whether it was the code that it did not take; it is not run again by itself", e.row.Title)
+		}
 		if l := e.row.Link; verdict == service.WantsCode && code == "" && l != nil && l.Blind {
 			if res, err = e.probe(ctx, t); err != nil {
 				return err

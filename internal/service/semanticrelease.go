@@ -13,4 +13,6 @@ var semanticRelease = &Service{
 	Is:   func(argv []string) bool { return len(argv) > 0 && argv[0] == "semantic-release" },
 	Env:  []string{"NPM_CONFIG_OTP"},
 	Once: func([]string) bool { return true },
+	// It passes npm's own words on.
+	Read: readNPM,
 }
