@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/continuousauth/action/internal/ask"
@@ -170,6 +172,7 @@ type execution struct {
 	session *ask.Session // of the code in hand; nil before the first
 	code    string
 	given   time.Time // when it came
+	more    []string  // variables of what is run, besides the job's own
 	proven  bool      // the tool has taken it at least once
 	asks    int       // codes that were refused, in a row
 }
@@ -196,10 +199,38 @@ func (x *execCmd) Run(ctx context.Context, io stdio) error {
 	if e.to, err = newHandover(outputStdout, e.provider, io); err != nil {
 		return err
 	}
+	if e.row.Ruby != "" {
+		remove, err := e.ruby()
+		if err != nil {
+			return err
+		}
+		defer remove()
+	}
 	// What the command reads is read once: a second run would find nothing.
 	err = e.steps(ctx)
 	e.leave(ctx, err == nil)
 	return err
+}
+
+// ruby has what is run begin with the row's line of Ruby. Ruby takes it from a file
+// only, whose name must have no space in it.
+func (e *execution) ruby() (remove func(), err error) {
+	// Nobody else may put a file there: it is run.
+	dir, err := os.MkdirTemp(e.io.getenv("RUNNER_TEMP"), "cfa-ruby-")
+	if err != nil {
+		return nil, &exit{exitCancelled, fmt.Errorf("there is no folder for a file that %s is to read first: %w; nothing was run", e.row.Title, err)}
+	}
+	remove = func() { _ = os.RemoveAll(dir) }
+	file := filepath.Join(dir, "first.rb")
+	if strings.ContainsAny(file, " \t") {
+		return remove, nil
+	}
+	if err := os.WriteFile(file, []byte(e.row.Ruby+"\n"), 0o600); err != nil {
+		remove()
+		return nil, &exit{exitCancelled, fmt.Errorf("%w; nothing was run", err)}
+	}
+	e.more = []string{"RUBYOPT=" + strings.TrimSpace(e.io.getenv("RUBYOPT")+" -r"+file)}
+	return remove, nil
 }
 
 // leave signs how it ended.
@@ -392,7 +423,7 @@ func (e *execution) read(res child.Result) service.Verdict {
 
 // run runs one command with a code, or without, and passes signals on to it.
 func (e *execution) run(ctx context.Context, argv []string, code string, change func(*child.Command)) (child.Result, error) {
-	c := child.Command{Argv: argv, Env: set(e.io.environ(), e.row.Set), Out: e.io.out, Err: e.io.err}
+	c := child.Command{Argv: argv, Env: append(set(e.io.environ(), e.row.Set), e.more...), Out: e.io.out, Err: e.io.err}
 	if e.io.in != nil {
 		c.Stdin = e.io.in
 	}
@@ -411,6 +442,15 @@ func (e *execution) run(ctx context.Context, argv []string, code string, change 
 	if change != nil {
 		change(&c)
 	}
+	shown := make(chan struct{})
+	if l := e.row.Link; l != nil && l.Unasked {
+		once := sync.OnceFunc(func() { close(shown) })
+		c.See = func(text string) {
+			if l.Shown.MatchString(text) {
+				once()
+			}
+		}
+	}
 	// Not ctx: a signal that stops this job is the command's to act on.
 	p, err := child.Start(context.WithoutCancel(ctx), c)
 	if err != nil {
@@ -418,6 +458,11 @@ func (e *execution) run(ctx context.Context, argv []string, code string, change 
 	}
 	end := e.io.signals.pass(func(s os.Signal) { _ = p.Signal(s) })
 	defer end()
+	select {
+	case <-shown: // it waits for a human, and so far none was asked
+		p.Stop()
+	case <-p.Done():
+	}
 	res, err := p.Wait()
 	if err != nil {
 		return res, fmt.Errorf("%s: %w", wire.Clean(argv[0], 80), err)

@@ -6,17 +6,11 @@ package e2e
 // second factor, through the real relay and a real responder.
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,21 +34,9 @@ func newShop(t *testing.T, c registrytest.Config, codes ...string) *shop {
 	t.Cleanup(s.reg.Close)
 	s.home = clientstest.NewHome(t, s.reg)
 	if len(codes) > 0 {
-		file := filepath.Join(s.dir, "codes")
-		if err := os.WriteFile(file, []byte(strings.Join(codes, "\n")+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		// The first line, which goes unless it is the last one.
-		s.desk = s.listen(s.humans[0], "--unattended", "--answer-command",
-			fmt.Sprintf(`head -n 1 %[1]s; test "$(wc -l <%[1]s)" = 1 || { tail -n +2 %[1]s >%[1]s.rest; mv %[1]s.rest %[1]s; }`, file))
+		s.desk = s.gives(codes...)
 	}
 	return s
-}
-
-// ended is how a cfa exec ended.
-type ended struct {
-	code     int
-	out, err string
 }
 
 // exec runs cfa exec with a client's command in a folder.
@@ -62,54 +44,13 @@ func (s *shop) exec(c clientstest.Client, dir string, flags []string, argv ...st
 	s.t.Helper()
 	// The client's environment and the CI job's.
 	like := s.home.Command(c, dir, s.issuer.GitHubEnv("release"), argv...)
-	args := slices.Concat([]string{"exec", "--project", project}, s.flags, flags, []string{"--"}, argv)
-	// Longer than any of them takes, so that one that hangs shows what it wrote.
-	ctx, cancel := context.WithTimeout(s.t.Context(), 3*within)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program(s.t, "cfa"), args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 20 * time.Second
-	cmd.Dir, cmd.Env = dir, like.Env
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		s.t.Fatal(err)
-	}
-	e := ended{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
-	s.t.Cleanup(func() {
-		if s.t.Failed() {
-			s.t.Logf("%v ended with %d\nstdout:\n%s\nstderr:\n%s", argv, e.code, e.out, e.err)
-		}
-	})
-	return e
-}
-
-// asks counts the requests, and says how often a code was asked for.
-func (e ended) asks() (requests, attempts int) {
-	requests = strings.Count(e.err, "request accepted for project")
-	return requests, requests + strings.Count(e.err, "cfa: attempt ")
+	return s.world.exec(dir, like.Env, flags, argv...)
 }
 
 func (s *shop) wantPublished(name, version string) {
 	s.t.Helper()
 	if _, ok := s.reg.Published(name, version); !ok {
 		s.t.Errorf("%s %s is not published; the registry saw %v", name, version, s.reg.Journal())
-	}
-}
-
-// wantNoCode looks for codes where none may be: in what was written, but for the
-// line that has the CI mask it.
-func (e ended) wantNoCode(t *testing.T, codes ...string) {
-	t.Helper()
-	for _, code := range codes {
-		if !strings.Contains(e.err, "::add-mask::"+code) {
-			t.Errorf("%s was never masked, so looking for it shows nothing", code)
-		}
-		if strings.Contains(e.out, code) || strings.Contains(strings.ReplaceAll(e.err, "::add-mask::"+code+"\n", ""), code) {
-			t.Errorf("the code %s is in the log", code)
-		}
 	}
 }
 
@@ -380,55 +321,13 @@ func TestADeclineIsNoPublish(t *testing.T) {
 	}
 }
 
-// follower is a human who opens each prompt and, each time that it shows a new
-// link, follows it until they have followed some.
-func (s *shop) follower(follow int) {
-	s.t.Helper()
-	host := strings.TrimPrefix(s.reg.URL(), "http://")
-	person := s.humans[0]
-	if p := run(s.t, nil, "cfa-responder", "pins", "--pins", person.pins, "link-host", project, host, "--confirm", host); p.code != 0 {
-		s.t.Fatal("pins link-host failed")
-	}
-	s.writeConfig("    links: [\"" + host + "\"]\n")
-	s.relay.signal(syscall.SIGHUP)
-	s.relay.waitFor(`reload`)
-	desk := s.listen(person)
-	link := regexp.MustCompile(`(?m)^#[0-9]+ (?:new )?link: (\S+)$`)
-	go func() {
-		seen := map[string]bool{}
-		for range follow {
-			for found := false; !found; {
-				desk.out.mu.Lock()
-				wrote := desk.out.wrote
-				for _, m := range link.FindAllStringSubmatch(desk.out.b.String(), -1) {
-					if !seen[m[1]] {
-						seen[m[1]], found = true, true
-						if err := s.reg.Visit(m[1]); err != nil {
-							s.t.Errorf("follow %s: %v", m[1], err)
-						}
-						break
-					}
-				}
-				desk.out.mu.Unlock()
-				if !found {
-					select {
-					case <-wrote:
-					case <-desk.done:
-						return
-					}
-				}
-			}
-		}
-	}()
-}
-
 // The main way on npm: a link to a passkey, in each generation of npm and in pnpm.
 func TestALinkIsFollowedAndTheCommandGoesOn(t *testing.T) {
 	for _, c := range []clientstest.Client{clientstest.NPM11, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12} {
 		t.Run(string(c), func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
-			s.follower(1)
+			s.follower(s.reg, 1)
 			name := "linked-" + string(c)
 			dir, argv := s.project(c, name)
 			e := s.exec(c, dir, nil, argv...)
@@ -448,7 +347,7 @@ func TestALinkIsFollowedAndTheCommandGoesOn(t *testing.T) {
 func TestManyPackagesByLink(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1, Uses: 1})
-	s.follower(2)
+	s.follower(s.reg, 2)
 	e := s.exec(clientstest.NPM12, s.workspaces("a", "b"), nil, "npm", "publish", "--workspaces")
 	if n, _ := e.asks(); e.code != 0 || n != 2 {
 		t.Errorf("exit code %d, %d requests", e.code, n)
@@ -462,7 +361,7 @@ func TestManyPackagesByLink(t *testing.T) {
 func TestALinkThatDiedIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
-	s.follower(0)
+	s.follower(s.reg, 0)
 	dir := s.home.Package("late", "1.0.0")
 	done := make(chan ended, 1)
 	desk := s.listen(s.humans[0])

@@ -55,6 +55,7 @@ func program(t testing.TB, name string) string {
 
 func TestMain(m *testing.M) {
 	standInForCircleCI()
+	standInForTools()
 	code := m.Run()
 	if binDir != "" {
 		os.RemoveAll(binDir)

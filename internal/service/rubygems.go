@@ -26,9 +26,10 @@ var rubygems = &Service{
 		}
 		return Failed
 	},
-	// It shows the link and waits for it by itself, on a terminal at once; on a pipe
-	// it keeps back what it shows until it ends.
-	Link:      &Link{Shown: regexp.MustCompile(`(https?://\S+/webauthn_verification/[^\s?]+(?:\?port=[0-9]+)?)`)},
+	// gem 4 shows the link, and waits for it by itself for five minutes. On a pipe Ruby
+	// would keep back what it shows until it ends.
+	Link:      &Link{Shown: regexp.MustCompile(`(https?://\S+/webauthn_verification/[^\s?]+(?:\?port=[0-9]+)?)\s`), Unasked: true},
+	Ruby:      "$stdout.sync = true",
 	LinkHosts: []string{"rubygems.org"},
 }
 

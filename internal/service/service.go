@@ -60,6 +60,8 @@ type Service struct {
 	Answers map[*regexp.Regexp]string
 	// Set are variables that are set where the job did not set them itself.
 	Set []string
+	// Ruby is a line of Ruby that the tool, being written in it, runs before all else.
+	Ruby string
 	// Login gives the code to a command of its own, whose credentials the command
 	// gets that was asked for.
 	Login *Login
@@ -121,6 +123,10 @@ type Link struct {
 	Shown    *regexp.Regexp
 	Terminal []string
 	Pipe     bool
+	// Unasked says that it does so on a pipe too, whether a human is there or not: so
+	// each run is watched, and ended as soon as it shows a link. It would wait for
+	// minutes for somebody whom nobody has asked yet.
+	Unasked bool
 }
 
 // A Login is a command that turns a code into credentials.

@@ -146,3 +146,16 @@ func gemspec(file []byte) (name, version string, err error) {
 		return spec.Name, spec.Version.Version, nil
 	}
 }
+
+// GemFile is a .gem file that says no more than its name and version.
+func GemFile(name, version string) []byte {
+	var spec, file bytes.Buffer
+	z := gzip.NewWriter(&spec)
+	fmt.Fprintf(z, "name: %s\nversion: {version: %s}\n", name, version)
+	_ = z.Close() // into memory, as what follows
+	t := tar.NewWriter(&file)
+	_ = t.WriteHeader(&tar.Header{Name: "metadata.gz", Mode: 0o444, Size: int64(spec.Len())})
+	_, _ = t.Write(spec.Bytes())
+	_ = t.Close()
+	return file.Bytes()
+}
