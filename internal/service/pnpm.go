@@ -40,7 +40,9 @@ func planPNPM(argv []string, env func(string) string) *Plan { return pnpmPacker.
 var (
 	pnpmWants   = regexp.MustCompile(`ERR_PNPM_OTP_(?:NON_INTERACTIVE|SECOND_CHALLENGE)`)
 	pnpmLimited = regexp.MustCompile(`(?m)^\s*\[E429\]|\(status 429\b`)
-	pnpmExists  = regexp.MustCompile(`(?i)cannot publish over the previously published`)
+	// 12's own words for what npm has codes for: it may have been taken.
+	pnpmUnsure = regexp.MustCompile(`\(status (?:5[0-9][0-9]|409)\b|the publish request failed: error sending request`)
+	pnpmExists = regexp.MustCompile(`(?i)cannot publish over the previously published`)
 	// 12 wraps its errors at 80 columns, with a bar before each further line.
 	pnpmWrap = regexp.MustCompile(`\s*\n\s*│ ?\s*`)
 )
@@ -57,6 +59,8 @@ func readPNPM(r Run) Verdict {
 		return Limited
 	case r.has(pnpmExists):
 		return Exists
+	case r.has(pnpmUnsure):
+		return Unsure
 	}
 	return readNPM(r)
 }
