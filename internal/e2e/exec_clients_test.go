@@ -47,9 +47,16 @@ func (s *shop) exec(c clientstest.Client, dir string, flags []string, argv ...st
 	return s.world.exec(dir, like.Env, flags, argv...)
 }
 
+// there says whether a version is at the registry, npm's or RubyGems'.
+func (s *shop) there(name, version string) bool {
+	_, npm := s.reg.Published(name, version)
+	_, gem := s.reg.Pushed(name, version)
+	return npm || gem
+}
+
 func (s *shop) wantPublished(name, version string) {
 	s.t.Helper()
-	if _, ok := s.reg.Published(name, version); !ok {
+	if !s.there(name, version) {
 		s.t.Errorf("%s %s is not published; the registry saw %v", name, version, s.reg.Journal())
 	}
 }
@@ -75,6 +82,22 @@ func TestNPMPublishesWithACodeThatIsAskedForWhenItIsWanted(t *testing.T) {
 	}
 }
 
+// The tool runs once to show what it wants, a human is asked, it runs with that.
+func TestGemPushesWithACodeThatIsAskedForWhenItIsWanted(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+	dir, argv := s.project(clientstest.Gem, "asked")
+	e := s.exec(clientstest.Gem, dir, nil, argv...)
+	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 1 {
+		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+	}
+	s.wantPublished("asked", "1.0.0")
+	if !strings.Contains(e.out, "Successfully registered gem: asked (1.0.0)") {
+		t.Error("gem's own words are not passed on")
+	}
+	e.wantNoCode(t, "246810")
+}
+
 func TestARegistryThatWantsNoFactorAsksNobody(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, registrytest.Config{}) // nobody is on call
@@ -86,7 +109,7 @@ func TestARegistryThatWantsNoFactorAsksNobody(t *testing.T) {
 }
 
 func TestARefusedCodeIsAskedAgain(t *testing.T) {
-	for _, c := range []clientstest.Client{clientstest.NPM10, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12, clientstest.Yarn1, clientstest.Yarn4, clientstest.Changesets} {
+	for _, c := range []clientstest.Client{clientstest.NPM10, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12, clientstest.Yarn1, clientstest.Yarn4, clientstest.Changesets, clientstest.Gem} {
 		t.Run(string(c), func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "111111", "246810")
@@ -114,6 +137,12 @@ func (s *shop) project(c clientstest.Client, name string) (dir string, argv []st
 		return s.yarn(name), []string{"yarn", "npm", "publish"}
 	case clientstest.Changesets:
 		return s.monorepo(name), []string{"changeset", "publish"}
+	case clientstest.Lerna:
+		return s.monorepo(name), []string{"lerna", "publish", "from-package", "--yes"}
+	case clientstest.SemanticRelease:
+		return s.home.Released(name), []string{"semantic-release", "--no-ci"}
+	case clientstest.Gem:
+		return s.home.GemPackage(name), []string{"gem", "push", "it.gem"}
 	}
 	return s.home.Package(name, "1.0.0"), []string{"npm", "publish"}
 }
@@ -210,6 +239,63 @@ func TestManyPackagesTakeTheNextCodeWhenOneIsUsedUp(t *testing.T) {
 	}
 }
 
+func TestACodeThatDiesBetweenTwoPackagesIsFollowedByTheNext(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810", "135790")
+	died := make(chan struct{})
+	go func() {
+		defer close(died)
+		if _, err := s.reg.Wait(t.Context(), func([]registrytest.Request) bool { return s.there("ws-a", "1.0.0") }); err == nil {
+			s.reg.ExpireCodes()
+			s.reg.AddCode("135790")
+		}
+	}()
+	e := s.exec(clientstest.NPM11, s.workspaces("a", "b"), nil, "npm", "publish", "--workspaces")
+	<-died
+	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 2 || !strings.Contains(e.err, "one more is needed") {
+		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+	}
+	for name, code := range map[string]string{"ws-a": "246810", "ws-b": "135790"} {
+		s.wantPublished(name, "1.0.0")
+		if puts := s.reg.Puts(name); puts[len(puts)-1].OTP != s.reg.Mark(code) {
+			t.Errorf("%s: %v, want the code %s", name, puts, s.reg.Mark(code))
+		}
+	}
+	e.wantNoCode(t, "246810", "135790")
+}
+
+// The second of three fails for something that no code mends: that is how it ends,
+// the first stays published, and the third is not begun.
+func TestAFailureInTheMiddleOfManyPackagesStands(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810", "135790")
+	root := s.workspaces("a", "b", "c")
+	// Nobody is signed in there, which npm knows before it asks anybody.
+	s.home.Write("mono/packages/b/package.json", `{"name":"ws-b","version":"1.0.0","license":"MIT","publishConfig":{"registry":"http://127.0.0.1:9/"}}`)
+	e := s.exec(clientstest.NPM11, root, nil, "npm", "publish", "--workspaces")
+	if n, attempts := e.asks(); e.code != 1 || n != 1 || attempts != 1 || !strings.Contains(e.err, "npm error code ENEEDAUTH") {
+		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+	}
+	s.wantPublished("ws-a", "1.0.0")
+	if s.there("ws-b", "1.0.0") || s.there("ws-c", "1.0.0") {
+		t.Error("more than the first is published")
+	}
+}
+
+// A tool that is told to show nothing shows nothing to go by: it fails as it would
+// have, and nobody is asked.
+func TestANPMThatIsSilentAsksNobody(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+	e := s.exec(clientstest.NPM11, s.home.Package("silent", "1.0.0"), nil, "npm", "publish", "--loglevel", "silent")
+	if n, _ := e.asks(); e.code != 1 || n != 0 || s.there("silent", "1.0.0") {
+		t.Errorf("exit code %d, %d requests", e.code, n)
+	}
+	if len(s.reg.Puts("silent")) != 1 {
+		t.Error("it was run again")
+	}
+}
+
 // workspaces makes a monorepo of npm's.
 func (s *shop) workspaces(names ...string) string {
 	s.t.Helper()
@@ -223,31 +309,84 @@ func (s *shop) workspaces(names ...string) string {
 }
 
 func TestARateLimitIsWaitedForAndIsNoRefusal(t *testing.T) {
-	t.Parallel()
-	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
-	// As many as npm itself tries again, and one more.
-	s.reg.RateLimit(3, 1)
-	e := s.exec(clientstest.NPM11, s.home.Package("limited", "1.0.0"), nil, "npm", "publish")
-	if _, attempts := e.asks(); e.code != 0 || attempts != 1 || !strings.Contains(e.err, "no word on the code: waiting") {
-		t.Errorf("exit code %d, %d attempts", e.code, attempts)
+	for c, limit := range map[clientstest.Client]int{
+		// As many as it tries by itself, once.
+		clientstest.NPM11: 3, clientstest.PNPM11: 3, clientstest.PNPM12: 1, clientstest.Yarn4: 1, clientstest.Changesets: 3, clientstest.Gem: 1,
+	} {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+			name := "limited-" + string(c)
+			dir, argv := s.project(c, name)
+			s.reg.RateLimit(limit, 1)
+			e := s.exec(c, dir, nil, argv...)
+			if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 1 || !strings.Contains(e.err, "no word on the code: waiting") {
+				t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+			}
+			s.wantPublished(name, "1.0.0")
+		})
 	}
-	s.wantPublished("limited", "1.0.0")
+}
+
+// yarn asks for its code before it sends anything, so that the limit comes after it:
+// the same code is typed again.
+func TestARateLimitAfterACodeWasTypedCostsNoSecondCode(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810", "135790")
+	dir, argv := s.project(clientstest.Yarn4, "typed")
+	limited := make(chan struct{})
+	go func() { // when the first publish, without a code, was answered
+		defer close(limited)
+		if _, err := s.reg.Wait(t.Context(), func([]registrytest.Request) bool { return len(s.reg.Puts("typed")) > 0 }); err == nil {
+			s.reg.RateLimit(1, 1)
+		}
+	}()
+	e := s.exec(clientstest.Yarn4, dir, nil, argv...)
+	<-limited
+	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 1 || !strings.Contains(e.err, "no word on the code: waiting") {
+		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+	}
+	s.wantPublished("typed", "1.0.0")
+	e.wantNoCode(t, "246810")
 }
 
 func TestAPublishWhoseAnswerWasLostIsASuccess(t *testing.T) {
-	for _, c := range npms {
+	for _, c := range append(slices.Clone(npms), clientstest.PNPM11, clientstest.PNPM12) {
 		for _, lost := range []registrytest.Lost{registrytest.Lost500, registrytest.LostConn} {
 			t.Run(fmt.Sprint(c, " ", lost), func(t *testing.T) {
 				t.Parallel()
 				s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
 				s.reg.Lose(lost)
-				e := s.exec(c, s.home.Package("lost", "1.0.0"), nil, "npm", "publish")
+				dir, argv := s.project(c, "lost")
+				e := s.exec(c, dir, nil, argv...)
 				if e.code != 0 || !strings.Contains(e.err, "with the same bytes: it was published") {
 					t.Errorf("exit code %d", e.code)
 				}
 				s.wantPublished("lost", "1.0.0")
 			})
 		}
+	}
+}
+
+// Where the bytes are not known that the tool sent, nobody looks them up: what the
+// tool itself makes of a lost answer stands, and no second factor is asked for.
+func TestALostAnswerIsWhatTheToolSaysWhereNothingWasPacked(t *testing.T) {
+	for c, want := range map[clientstest.Client]int{
+		clientstest.Yarn1: 1, clientstest.Yarn4: 1, clientstest.Gem: 1,
+		clientstest.Changesets: 0, // takes what is there for published
+	} {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+			s.reg.Lose(registrytest.Lost500)
+			name := "gone-" + string(c)
+			dir, argv := s.project(c, name)
+			e := s.exec(c, dir, nil, argv...)
+			if n, attempts := e.asks(); e.code != want || n != 1 || attempts != 1 {
+				t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
+			}
+			s.wantPublished(name, "1.0.0")
+		})
 	}
 }
 
@@ -275,23 +414,32 @@ func TestAFailureThatNoCodeMendsAsksNobody(t *testing.T) {
 	}
 }
 
-// lerna and semantic-release must not be run twice: a human is asked before, once.
+// lerna and semantic-release must not be run twice: a human is asked before, once. A
+// second run of semantic-release, with the right code, would end well with nothing
+// published (clientstest shows it).
 func TestWhatMustNotRunTwiceIsAskedForBefore(t *testing.T) {
-	t.Parallel()
-	for _, right := range []bool{true, false} {
-		t.Run(fmt.Sprint("right ", right), func(t *testing.T) {
-			t.Parallel()
-			code := map[bool]string{true: "246810", false: "111111"}[right]
-			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, code)
-			e := s.exec(clientstest.Lerna, s.monorepo("lerned"), nil, "lerna", "publish", "from-package", "--yes")
-			_, there := s.reg.Published("lerned", "1.0.0")
-			if _, attempts := e.asks(); attempts != 1 || (e.code == 0) != right || there != right {
-				t.Errorf("exit code %d, %d attempts, published: %v", e.code, attempts, there)
-			}
-			if !right && !strings.Contains(e.err, "is not run again by itself") {
-				t.Error("nothing says why")
-			}
-		})
+	for _, c := range []clientstest.Client{clientstest.Lerna, clientstest.SemanticRelease} {
+		for _, right := range []bool{true, false} {
+			t.Run(fmt.Sprint(c, " right ", right), func(t *testing.T) {
+				t.Parallel()
+				code := map[bool]string{true: "246810", false: "111111"}[right]
+				// The next one would be right: it must not be asked for.
+				s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, code, "246810")
+				dir, argv := s.project(c, "once")
+				e := s.exec(c, dir, nil, argv...)
+				there := s.there("once", "1.0.0")
+				if n, attempts := e.asks(); n != 1 || attempts != 1 || (e.code == 0) != right || there != right {
+					t.Errorf("exit code %d, %d requests, %d attempts, published: %v", e.code, n, attempts, there)
+				}
+				if puts := s.reg.Puts("once"); len(puts) != 1 || puts[0].OTP != s.reg.Mark(code) {
+					t.Errorf("published as %v", puts)
+				}
+				if !right && !strings.Contains(e.err, "is not run again by itself") {
+					t.Error("nothing says why")
+				}
+				e.wantNoCode(t, code)
+			})
+		}
 	}
 }
 
