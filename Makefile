@@ -59,7 +59,7 @@ bench: need-go ## measure, each figure beside its floor
 	@go test -run '^$$' -bench Read -benchtime 800x ./internal/broker
 	@go test -run '^$$' -bench Admission -benchtime 4x ./internal/broker
 	@go test -run '^$$' -bench Memory -benchtime 1x -timeout 20m ./internal/broker
-	@go test -run '^$$' -bench 'Start|Size' -benchtime 20x ./internal/e2e
+	@go test -run '^$$' -bench 'Start|Exec|Size' -benchtime 20x ./internal/e2e
 	@go test -run '^$$' -bench Step -benchtime 3x -timeout 20m ./internal/e2e
 
 # One at a time: go test runs no two fuzz targets at once, and each uses every core. None found is an error, as above.

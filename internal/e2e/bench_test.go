@@ -43,6 +43,82 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(ours.Seconds()/floor.Seconds(), "ratio")
 }
 
+// BenchmarkExec is what cfa exec adds to a command, beyond the wait for a human: from
+// the start of the process to its end, less what the command takes by itself.
+// unasked wants no code; asked wants one, which an answer command gives at once, so
+// that the command runs twice, and the time from the question to the answer, as the
+// job's log shows it, is taken off too.
+func BenchmarkExec(b *testing.B) {
+	w := newWorld(b)
+	w.robot(w.humans[0])
+	wants := []string{"sh", "-c", `test "$OTP" || { echo a code is wanted >&2; exit 1; }`}
+	alone := func(env string, argv ...string) time.Duration {
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Env = append(os.Environ(), env)
+		start := time.Now()
+		_ = cmd.Run() // one of them fails, as it has to
+		return time.Since(start)
+	}
+	// around runs cfa exec around a command, and gives how long it took and for how
+	// much of that a human was asked.
+	around := func(argv ...string) (took, waited time.Duration) {
+		args := append([]string{"exec", "--project", project, "--service", "signer", "--env", "OTP", "--refused", "a code is wanted"}, w.flags...)
+		cmd := exec.Command(program(b, "cfa"), append(append(args, "--"), argv...)...)
+		cmd.Env = append(os.Environ(), w.issuer.GitHubEnv("release")...)
+		log, err := cmd.StderrPipe()
+		if err != nil {
+			b.Fatal(err)
+		}
+		var asked time.Time
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			switch text := lines.Text(); {
+			case strings.Contains(text, "wants a code: asking"):
+				asked = time.Now()
+			case strings.Contains(text, "the answer is here"):
+				waited = time.Since(asked)
+			}
+		}
+		if err := cmd.Wait(); err != nil {
+			b.Fatalf("cfa exec %v: %v", argv, err)
+		}
+		return time.Since(start), waited
+	}
+	for _, c := range []struct {
+		name string
+		argv []string
+		runs []string // of the command, each with that in its environment
+	}{
+		{"unasked", []string{"true"}, []string{"OTP="}},
+		{"asked", wants, []string{"OTP=", "OTP=" + testCode}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var ours, floor, wait time.Duration
+			n := 0
+			for b.Loop() {
+				for _, env := range c.runs {
+					floor += alone(env, c.argv...)
+				}
+				took, waited := around(c.argv...)
+				if asked := waited > 0; asked != (len(c.runs) > 1) {
+					b.Fatalf("somebody was asked: %v", asked)
+				}
+				ours, wait = ours+took, wait+waited
+				n++
+			}
+			ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(n) / 1000 }
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(ms(ours-floor-wait), "added-ms")
+			b.ReportMetric(50, "aim-ms")
+			b.ReportMetric(ms(floor), "floor-ms")
+			b.ReportMetric(ms(wait), "wait-ms")
+		})
+	}
+}
+
 // BenchmarkStep is the time from the start of the Action's first step until the
 // relay has accepted the request, by each way to come by cfa: the download of a
 // release's program from a server on this machine, and the build from source,
