@@ -444,6 +444,9 @@ func slowIssuers(t *testing.T, issuers, jobsOfEach int) {
 	for _, s := range slow {
 		s.Break(devissuer.Works)
 	}
+	// Each waits for its key for five seconds; a machine that took most of them to
+	// get here says nothing of what the relay does.
+	inTime := time.Since(first) < 4*time.Second
 	wg.Wait()
 	var late []error
 	for range slowJobs {
@@ -451,7 +454,7 @@ func slowIssuers(t *testing.T, issuers, jobsOfEach int) {
 			late = append(late, err)
 		}
 	}
-	if len(late) > max(0, slowJobs-room) && time.Since(first) < 8*time.Second {
+	if len(late) > max(0, slowJobs-room) && inTime {
 		t.Errorf("%d of %d were not let in late: %v", len(late), slowJobs, late)
 	}
 }
