@@ -45,7 +45,7 @@ lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, the orb, 
 	@bad=$$(gofmt -l .) || exit 1; test -z "$$bad" || { printf 'not formatted, run gofmt -w on:\n%s\n' "$$bad" >&2; exit 1; }
 	@go vet -tags clients ./...
 	@$(TOOL) staticcheck -tags clients ./...
-	@$(TOOL) actionlint .github/workflows/*.yml
+	@$(TOOL) actionlint .github/workflows/*.yml examples/github/*.yml
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && awk -v dir="$$dir" '/^```yaml/ {n++; on=1; next} /^```/ {on=0} on {print > (dir "/" n ".yml")}' README.md && \
 		for f in $$(grep -l '^on:' "$$dir"/*.yml); do $(TOOL) actionlint "$$f" || exit 1; found=1; done; test -n "$$found" || { echo "lint: the README has no workflow to check" >&2; exit 1; }
 	@shellcheck .ci/run ci/cfa-buildkite-plugin/hooks/* $$(find . -name '*.sh' -not -path './.git/*' -not -path '*/node_modules/*')

@@ -16,6 +16,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/continuousauth/action/internal/e2e/clientstest"
+	"github.com/continuousauth/action/internal/e2e/registrytest"
 )
 
 // checkout copies the files of this repository, as they are now, into a
@@ -141,7 +144,14 @@ func (w *world) act(workflow string, files map[string]string, env ...string) *ex
 	}
 	cmd := exec.CommandContext(ctx, act, args...)
 	cmd.Dir = user
-	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(w.dir, "cache"), "XDG_CONFIG_HOME="+filepath.Join(w.dir, "config"))
+	// What Go keeps of earlier builds is found by XDG_CACHE_HOME too: without it each
+	// job would take a minute to build cfa.
+	cache, err := exec.Command("go", "env", "GOCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(w.dir, "cache"), "XDG_CONFIG_HOME="+filepath.Join(w.dir, "config"),
+		"GOCACHE="+strings.TrimSpace(string(cache)))
 	return cmd
 }
 
@@ -266,28 +276,7 @@ func TestTheActionAsksForAnApprovalAndLeavesAReceipt(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	code := regexp.MustCompile(`match code:\s+(\S+)`)
-	var match string
-	for match == "" {
-		log.mu.Lock()
-		wrote := log.wrote
-		if m := code.FindStringSubmatch(log.b.String()); m != nil {
-			match = m[1]
-		}
-		log.mu.Unlock()
-		if match != "" {
-			break
-		}
-		select {
-		case <-wrote:
-		case err := <-ended:
-			t.Fatalf("act: %v\n%s", err, log)
-		}
-	}
-	desk.waitFor(`#1 your turn`)
-	if _, err := desk.in.WriteString("1\n" + match + "\n"); err != nil {
-		t.Fatal(err)
-	}
+	approves(t, desk, log, ended)
 	if err := <-ended; err != nil {
 		t.Fatalf("act: %v\n%s", err, log)
 	}
@@ -302,5 +291,191 @@ func TestTheActionAsksForAnApprovalAndLeavesAReceipt(t *testing.T) {
 	}
 	if v := run(t, nil, "cfa", "verify-receipt", "--key", w.humans[0].sign, "--artifact", filepath.Join(dist, "*"), result); v.code != 0 {
 		t.Errorf("the receipt is not good: %s", v.err)
+	}
+}
+
+// approves is a human who types the match code off the job's log.
+func approves(t *testing.T, desk *process, log *output, ended chan error) {
+	t.Helper()
+	code := regexp.MustCompile(`match code:\s+(\S+)`)
+	for {
+		log.mu.Lock()
+		wrote, m := log.wrote, code.FindStringSubmatch(log.b.String())
+		log.mu.Unlock()
+		if m != nil {
+			desk.waitFor(`#1 your turn`)
+			if _, err := desk.in.WriteString("1\n" + m[1] + "\n"); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		select {
+		case <-wrote:
+		case err := <-ended:
+			t.Fatalf("act: %v\n%s", err, log)
+		}
+	}
+}
+
+// Actions that are other people's, and would be fetched: by the closest thing that is
+// here. actions/checkout is act's own affair, which gives a job the repository's files.
+var actStandIns = map[string]string{
+	// The Go that runs this test.
+	"actions/setup-go": `inputs: {go-version: {required: true}}
+runs:
+  using: composite
+  steps:
+    - {shell: bash, run: go version}
+`,
+	// The npm of clientstest, which is on the PATH; and what registry-url does, with the
+	// test's registry.
+	"actions/setup-node": `inputs: {node-version: {required: true}, registry-url: {required: true}}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env:
+        WANTED: ${{ inputs.registry-url }}
+      run: |
+        test "$WANTED" = https://registry.npmjs.org
+        printf '%s\n' "registry=$TEST_REGISTRY/" "${TEST_REGISTRY#http:}/:_authToken=\${NODE_AUTH_TOKEN}" update-notifier=false >"$RUNNER_TEMP/.npmrc"
+        echo "NPM_CONFIG_USERCONFIG=$RUNNER_TEMP/.npmrc" >>"$GITHUB_ENV"
+        echo "NODE_AUTH_TOKEN=${NODE_AUTH_TOKEN:-XXXXX-XXXXX-XXXXX-XXXXX}" >>"$GITHUB_ENV"
+        npm --version
+`,
+	"actions/upload-artifact": `inputs: {name: {required: true}, path: {required: true}}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env:
+        NAME: ${{ inputs.name }}
+        FILE: ${{ inputs.path }}
+      run: cp "$FILE" "$TEST_UPLOADS/$NAME"
+`,
+}
+
+// Each workflow of GitHub's that people copy out of this repository, as it is written
+// but for the relay's address and the responder's key: the relay has TLS, and its
+// certificate is the system's, so to speak.
+func TestEachGitHubWorkflowThatPeopleCopyPublishes(t *testing.T) {
+	t.Parallel()
+	workflows := map[string]string{}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range regexp.MustCompile("(?s)\n```yaml\n(.*?)\n```\n").FindAllStringSubmatch(string(readme), -1) {
+		if strings.Contains(block[1], "\non:\n") {
+			workflows[fmt.Sprintf("README %d", len(workflows)+1)] = block[1]
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(examples, "github", "*.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		workflows[filepath.Base(file)] = string(text)
+	}
+	if len(workflows) < 4 {
+		t.Fatalf("only %d workflows were found", len(workflows))
+	}
+	for name, text := range workflows {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, secure)
+			approval, stage := strings.Contains(text, "\n          approve: "), strings.Contains(text, "\n          stage: ")
+			// Where a human says yes to files, or approves at the registry, the job has no
+			// token of the registry's: npm gets one for the job's ID token.
+			config := registrytest.Config{Factor: registrytest.Code, Codes: []string{testCode}}
+			if approval || stage {
+				config.Trusts = repository
+			}
+			reg := registrytest.Start(config)
+			t.Cleanup(reg.Close)
+			for from, to := range map[string]string{
+				"tls://cfa.example.com:4222":                               strings.Replace(w.url, "127.0.0.1", "localhost", 1),
+				"ADSO7U2ULPZJRG2RNYTW7ZX2ZUM6VJ6W3T46R4A5KDB5AV76DAJ4OUTX": w.humans[0].sign,
+			} {
+				if !strings.Contains(text, from) {
+					t.Fatalf("%s is not in it", from)
+				}
+				text = strings.ReplaceAll(text, from, to)
+			}
+			var desk *process
+			if approval || stage {
+				desk = w.listen(w.humans[0])
+			} else {
+				w.robot(w.humans[0])
+			}
+			uploads := t.TempDir()
+			cmd := w.act(text, map[string]string{
+				"package.json": `{"name":"rocket","version":"1.2.3","license":"MIT","main":"index.js","files":["index.js"]}`, "index.js": "",
+			}, "TEST_REGISTRY="+reg.URL(), "TEST_UPLOADS="+uploads, "SSL_CERT_FILE="+filepath.Join(w.dir, "ca.pem"), "NPM_CONFIG_CACHE="+t.TempDir())
+			git(t, cmd.Dir, "tag", "v1.2.3")
+			for action, steps := range actStandIns {
+				version := regexp.MustCompile(`uses: ` + action + `(@\S+)`).FindStringSubmatch(text)
+				if version == nil {
+					continue
+				}
+				dir := t.TempDir()
+				if err := os.WriteFile(filepath.Join(dir, "action.yml"), []byte("name: stand-in\ndescription: of a test\n"+steps), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				git(t, dir, "init", "-q")
+				git(t, dir, "add", "-A")
+				git(t, dir, "commit", "-qm", "as it is now")
+				cmd.Args = append(cmd.Args, "--local-repository", action+version[1]+"="+dir)
+			}
+			// By the environment: this test's own arguments are no place for a token either.
+			cmd.Args = append(cmd.Args, "--secret", "NPM_TOKEN")
+			home := clientstest.NewHome(t, reg)
+			for _, v := range home.Env(clientstest.NPM11) {
+				if strings.HasPrefix(v, "PATH=") {
+					cmd.Env = append(cmd.Env, v)
+				}
+			}
+			cmd.Env = append(cmd.Env, "NPM_TOKEN="+reg.Token())
+			log := newOutput()
+			cmd.Stdout, cmd.Stderr = log, log
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			switch {
+			case approval:
+				approves(t, desk, log, ended)
+			case stage:
+				go func() { // or waitFor would not notice that act has ended
+					if _, err := reg.Wait(t.Context(), func([]registrytest.Request) bool { return len(reg.Staged()) > 0 }); err == nil {
+						reg.Approve(desk.waitFor(`npm stage approve ([0-9a-f-]{36})`)[1])
+					}
+				}()
+			}
+			if err := <-ended; err != nil {
+				t.Fatalf("act: %v\n%s", err, log)
+			}
+			if _, there := reg.Published("rocket", "1.2.3"); !there {
+				t.Errorf("not published; the registry saw %v\n%s", reg.Journal(), log)
+			}
+			for _, q := range reg.Journal() {
+				if q.Known && q.Trusted != (config.Trusts != "") {
+					t.Errorf("%v came by an ID token: %v", q, q.Trusted)
+				}
+			}
+			if kept, err := os.ReadDir(uploads); err != nil || len(kept) != strings.Count(text, "actions/upload-artifact@") {
+				t.Errorf("kept: %v, %v", kept, err)
+			}
+			for _, line := range strings.Split(log.String(), "\n") {
+				if strings.Contains(line, testCode) && !strings.Contains(line, "::add-mask::") {
+					t.Errorf("the code stands in the log: %s", line)
+				}
+			}
+		})
 	}
 }

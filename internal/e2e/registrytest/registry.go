@@ -72,6 +72,10 @@ type Config struct {
 	LinkBase string
 	// Notice is the npm-notice header of each answer that demands a factor.
 	Notice string
+	// Trusts is the repository whose CI may publish by an ID token, without a factor;
+	// empty: none. The token's signature is not looked at: who can make one is what
+	// the tests of this project are about elsewhere.
+	Trusts string
 	// TLS: the registry's certificate is in [Registry.CA].
 	TLS bool
 }
@@ -96,6 +100,7 @@ type Registry struct {
 	codes    map[string]int // one-time codes and tokens that are right → how often used
 	wrong    int
 	links    map[string]*link
+	tokens   map[string]bool // given for ID tokens: each publishes by itself
 	faults   faults
 }
 
@@ -111,7 +116,7 @@ type faults struct {
 func Start(c Config) *Registry {
 	r := &Registry{
 		config: c, token: "npm_" + random(18), key: []byte(random(16)), changed: make(chan struct{}),
-		packages: map[string]*document{}, gems: map[string][]Version{}, codes: map[string]int{}, links: map[string]*link{},
+		packages: map[string]*document{}, gems: map[string][]Version{}, codes: map[string]int{}, links: map[string]*link{}, tokens: map[string]bool{},
 	}
 	for _, code := range c.Codes {
 		r.codes[code] = 0
@@ -236,7 +241,8 @@ type Request struct {
 	AuthType string // npm-auth-type
 	Command  string // npm-command
 	Agent    string // user-agent
-	Known    bool   // it came with the registry's token
+	Known    bool   // it came with the registry's token, or one that was given for an ID token
+	Trusted  bool   // the latter
 	Status   int    // of the answer; 0: the connection was cut
 }
 
@@ -313,6 +319,10 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		Known: auth == "Bearer "+r.token || auth == r.token,
 	}
 	r.mu.Lock()
+	bearer, _ := strings.CutPrefix(auth, "Bearer ")
+	if q.Trusted = r.tokens[bearer]; q.Trusted {
+		q.Known = true
+	}
 	answer := r.answer(req, q, body, otp)
 	if q.Status = answer.status; answer.cut {
 		q.Status = 0
@@ -361,6 +371,8 @@ func (r *Registry) answer(req *http.Request, q Request, body []byte, otp string)
 		return r.tarball(path) // public, as the packument is
 	case req.Method == http.MethodGet && !strings.HasPrefix(path, "/-/"):
 		return r.packument(path)
+	case strings.HasPrefix(path, exchangePath) && r.config.Trusts != "":
+		return r.exchange(req)
 	case !q.Known:
 		return problem(http.StatusUnauthorized, "You must be logged in to publish packages.")
 	case path == "/-/whoami":
@@ -372,7 +384,7 @@ func (r *Registry) answer(req *http.Request, q Request, body []byte, otp string)
 	case strings.HasPrefix(path, "/-/package/") && strings.HasSuffix(path, "/dist-tags") && req.Method == http.MethodGet:
 		return r.tags(path)
 	case req.Method == http.MethodPut && !strings.HasPrefix(path, "/-/"):
-		return r.put(path, body, otp)
+		return r.put(path, body, otp, q.Trusted)
 	}
 	return notFound
 }
