@@ -44,6 +44,7 @@ type execCmd struct {
 
 	row     service.Service
 	refused *regexp.Regexp
+	foreign bool // the row is not known by the command, which may be anything
 }
 
 // AfterApply refuses what is wrong before anything is run.
@@ -73,9 +74,14 @@ func (x *execCmd) AfterApply() error {
 	switch {
 	case ways > 1:
 		return errors.New("--env, --stdin, --fd, --pty-prompt and --link are five ways; give one")
+	case guess != nil && ways == 0:
+		// The command says how, --service at most what for: npm's code for
+		// semantic-release is npm's, and semantic-release must not be run twice.
+		x.row = *guess
 	case x.Service != "":
 		if row := service.Find(x.Service); row != nil {
 			x.row = *row
+			x.foreign = row.Name != service.Default && ways == 0
 		} else {
 			x.row = *service.Find(service.Default)
 			x.row.Name, x.row.Title = x.Service, x.Service
@@ -88,7 +94,9 @@ func (x *execCmd) AfterApply() error {
 	default:
 		x.row = *service.Find(service.Default)
 	}
-	x.Service = x.row.Name
+	if x.Service == "" {
+		x.Service = x.row.Name
+	}
 	if x.Format == "" {
 		x.Format = x.row.Format
 	}
@@ -170,6 +178,7 @@ type execution struct {
 	env      ci.Env
 
 	session *ask.Session // of the code in hand; nil before the first
+	fences  fences
 	code    string
 	given   time.Time // when it came
 	more    []string  // variables of what is run, besides the job's own
@@ -280,7 +289,10 @@ type task struct {
 // until runs a task: first without a factor, where the tool shows that it wants
 // one; with one then; and again where the factor was refused.
 func (e *execution) until(ctx context.Context, t *task) error {
-	once := e.row.Once != nil && e.row.Once(e.Command)
+	// A script, or a command that nothing is known of, may have done anything before
+	// it came to the tool: it is run again only for who said so.
+	unknown := e.foreign && e.Retries < 1
+	once := unknown || e.row.Once != nil && e.row.Once(e.Command)
 	late := e.row.Env != nil && !once && (e.row.Read != nil || e.refused != nil)
 	switch {
 	case e.row.Prompt != nil:
@@ -301,7 +313,9 @@ func (e *execution) until(ctx context.Context, t *task) error {
 			return err
 		}
 		if res.Code == 0 {
-			e.proven = e.proven || code != ""
+			if code != "" {
+				e.proven, e.asks = true, 0
+			}
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -309,7 +323,11 @@ func (e *execution) until(ctx context.Context, t *task) error {
 		}
 		verdict := e.read(res)
 		if once && verdict != service.Failed {
-			e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
+			if unknown {
+				e.say.line("%s wants another factor, and the command is not run again by itself, because nobody knows here what it did before: have %s alone run by cfa exec, or say --retries 1 if the whole of it may be run again", e.row.Title, e.row.Title)
+			} else {
+				e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
+			}
 			return ended(res.Code)
 		}
 		if once && e.row.Read == nil && code != "" {
@@ -320,6 +338,9 @@ func (e *execution) until(ctx context.Context, t *task) error {
 				return err
 			}
 			if res.Code == 0 {
+				// It did not want one after all, and this is what it said.
+				_, _ = e.io.out.Write(res.Out)
+				_, _ = e.io.err.Write(res.Err)
 				return nil
 			}
 			verdict = e.read(res)
@@ -458,6 +479,9 @@ func (e *execution) run(ctx context.Context, argv []string, code string, change 
 	}
 	end := e.io.signals.pass(func(s os.Signal) { _ = p.Signal(s) })
 	defer end()
+	if by, ok := errors.AsType[stoppedBy](context.Cause(ctx)); ok {
+		_ = p.Signal(by.signal) // it came before there was anybody to pass it on to
+	}
 	select {
 	case <-shown: // it waits for a human, and so far none was asked
 		p.Stop()
@@ -479,6 +503,45 @@ func (e *execution) probe(ctx context.Context, t *task) (child.Result, error) {
 		return res, startFailure(err)
 	}
 	return res, nil
+}
+
+// conceal has the CI hide a secret from now on, also where the command has told
+// GitHub's runner to take no commands: the line that hides would then be shown.
+func (e *execution) conceal(secret string) error {
+	if token := e.fences.token(); token != "" {
+		fmt.Fprintf(e.io.err, "::%s::\n", token)
+		defer fmt.Fprintf(e.io.err, "::stop-commands::%s\n", token)
+	}
+	_, err := e.to.conceal(secret)
+	return err
+}
+
+// fences follows what a command told GitHub's runner: ::stop-commands::TOKEN, and
+// ::TOKEN:: when it takes commands again.
+type fences struct {
+	mu  sync.Mutex
+	now string
+}
+
+var fence = regexp.MustCompile(`(?m)^\s*(?:::|##\[)(?:stop-commands(?:::|\])([^\r\n]+)|([^\r\n:\]]+)(?:::|\]))\s*$`)
+
+func (f *fences) see(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range fence.FindAllStringSubmatch(text, -1) {
+		switch {
+		case m[1] != "":
+			f.now = strings.TrimSpace(m[1])
+		case m[2] == f.now:
+			f.now = ""
+		}
+	}
+}
+
+func (f *fences) token() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
 }
 
 // startFailure gives the exit codes of a shell.
@@ -523,7 +586,7 @@ func (e *execution) obtain(ctx context.Context) (string, error) {
 		return "", err
 	}
 	code := answer.Code()
-	if _, err := e.to.conceal(code); err != nil {
+	if err := e.conceal(code); err != nil {
 		return "", err
 	}
 	e.code, e.given, e.proven = code, time.Now(), false
@@ -534,9 +597,6 @@ func (e *execution) obtain(ctx context.Context) (string, error) {
 // before has only died; any other was wrong, and how often that may happen has a
 // limit.
 func (e *execution) refuse(ctx context.Context, code int) error {
-	if e.session == nil {
-		return nil // it came of a link, whose request is over
-	}
 	if e.proven {
 		e.say.line("the code is used up: asking for the next one")
 		return nil // obtain says so, signed
@@ -551,6 +611,9 @@ func (e *execution) refuse(ctx context.Context, code int) error {
 		return ended(code)
 	}
 	e.say.line("%s refused the code: asking for another (%d of %d)", e.row.Title, e.asks, e.row.Retries)
+	if e.session == nil {
+		return nil // it came of a link, whose request is over
+	}
 	ctx, cancel := context.WithTimeout(ctx, handoverTime)
 	defer cancel()
 	if err := e.session.Reject(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -672,11 +735,14 @@ func (e *execution) login(ctx context.Context) error {
 			return &exit{exitCancelled, fmt.Errorf("%s: %w", wire.Clean(argv[0], 80), err)}
 		}
 		for _, s := range secrets {
-			if _, err := e.to.conceal(s); err != nil {
+			if err := e.conceal(s); err != nil {
 				return err
 			}
 		}
 		e.proven = true
+		if ctx.Err() != nil {
+			return &exit{exitCancelled, fmt.Errorf("%w; the command was not run", context.Cause(ctx))}
+		}
 		res, err = e.run(ctx, e.Command, "", func(c *child.Command) {
 			c.Env = append(c.Env, vars...)
 			c.Hide = append(c.Hide, secrets...)

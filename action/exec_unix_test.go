@@ -44,16 +44,18 @@ func appears(t *testing.T, path string) {
 
 func TestASignalIsTheCommandsWhileItRuns(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[syscall.Signal]int{syscall.SIGTERM: 5, syscall.SIGINT: 6} {
+	for s, want := range map[syscall.Signal]int{syscall.SIGTERM: 5, syscall.SIGINT: 6, syscall.SIGHUP: 7, syscall.SIGQUIT: 8} {
 		t.Run(s.String(), func(t *testing.T) {
 			t.Parallel()
-			job, _, out, dir := executes(t, "answers", `trap 'echo cleaned up; exit 5' TERM; trap 'exit 6' INT; : >"$DIR/up"; while :; do sleep 0.02; done`, "--env", "OTP", "--refused", "x")
+			job, _, out, dir := executes(t, "answers", `trap 'echo cleaned up; exit 5' TERM; trap 'exit 6' INT; trap 'exit 7' HUP; trap 'exit 8' QUIT; : >"$DIR/up"; while :; do sleep 0.02; done`, "--env", "OTP", "--refused", "x")
 			appears(t, filepath.Join(dir, "up"))
 			// Once to all that it may have to end, and once more, as a runner does that
 			// loses patience: the second must not cut the command off either.
 			if err := job.Process.Signal(s); err != nil {
 				t.Fatal(err)
 			}
+			late := time.AfterFunc(time.Minute, func() { _ = job.Process.Kill() })
+			defer late.Stop()
 			err := job.Wait()
 			if job.ProcessState.ExitCode() != want {
 				t.Errorf("%v, want exit code %d; wrote %q", err, want, out)

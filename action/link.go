@@ -94,7 +94,7 @@ func (e *execution) follow(ctx context.Context, t *task) (string, error) {
 		return "", over
 	}
 	if result != "" {
-		if _, err := e.to.conceal(result); err != nil {
+		if err := e.conceal(result); err != nil {
 			return "", err
 		}
 		e.code, e.given, e.proven, e.session = result, time.Now(), false, nil

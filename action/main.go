@@ -29,11 +29,11 @@ func main() {
 	ctx, stop := context.WithCancelCause(context.Background())
 	var passed signals
 	came := make(chan os.Signal, 8)
-	signal.Notify(came, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(came, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	go func() {
 		for n := 1; ; n++ {
 			s := <-came
-			stop(fmt.Errorf("the job was stopped (%s)", s))
+			stop(stoppedBy{s})
 			if !passed.on(s) && n > 1 {
 				os.Exit(exitCancelled) // whoever asks twice does not want to wait
 			}
@@ -43,6 +43,11 @@ func main() {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, environ: os.Environ, signals: &passed,
 	}))
 }
+
+// stoppedBy is why a run's context ends.
+type stoppedBy struct{ signal os.Signal }
+
+func (s stoppedBy) Error() string { return fmt.Sprintf("the job was stopped (%s)", s.signal) }
 
 // stdio is all that a subcommand touches of its process, but for the files that
 // it is told to read or write, and the commands that it is told to run.

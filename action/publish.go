@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/continuousauth/action/internal/child"
 	"github.com/continuousauth/action/internal/service"
@@ -34,6 +35,9 @@ type tarball struct {
 	sha256        string // hex
 	size          int64
 }
+
+// viewWithin bounds one look at a registry that may hang.
+const viewWithin = 30 * time.Second
 
 // maxManifest bounds a package.json, in bytes.
 const maxManifest = 1 << 20
@@ -73,6 +77,16 @@ func (e *execution) each(ctx context.Context, commands [][]string) error {
 // pack runs what a plan runs before it publishes, and gives the tarballs. drop
 // removes those that it made.
 func (e *execution) pack(ctx context.Context, p *service.Plan) (paths []string, drop func(), err error) {
+	if p.Ignores != nil {
+		// A file of the user's may say so, which only the tool finds.
+		res, err := child.Run(ctx, child.Command{Argv: p.Ignores, Env: e.io.environ()})
+		if err != nil {
+			return nil, nil, startFailure(err)
+		}
+		if strings.TrimSpace(string(res.Out)) == "true" {
+			p.Before, p.After = nil, nil
+		}
+	}
 	if err := e.each(ctx, p.Before); err != nil {
 		return nil, nil, err
 	}
@@ -115,7 +129,7 @@ func (e *execution) publishOne(ctx context.Context, p *service.Plan, path string
 	if err != nil {
 		return &exit{exitCancelled, fmt.Errorf("%s is no package's tarball: %w; nothing of it was published", filepath.Base(path), err)}
 	}
-	if t.private {
+	if t.private && p.Many {
 		// As npm publish does with a workspace that is not to be published.
 		e.say.line("%s is private, and not published", t.name)
 		return nil
@@ -134,6 +148,8 @@ func (e *execution) publishOne(ctx context.Context, p *service.Plan, path string
 // present asks the registry, by the tool itself, which bytes a version has there.
 func (e *execution) present(ctx context.Context, p *service.Plan, t tarball) presence {
 	var said strings.Builder
+	ctx, cancel := context.WithTimeout(ctx, viewWithin)
+	defer cancel()
 	res, err := child.Run(ctx, child.Command{Argv: p.View(t.name, t.version, t.registry), Env: e.io.environ(), Out: &said})
 	if err != nil {
 		return unknown
@@ -195,12 +211,10 @@ func readTarball(path string) (t tarball, err error) {
 			continue
 		}
 		var v struct {
-			Name    string `json:"name"`
-			Version string `json:"version"`
-			Private bool   `json:"private"`
-			Config  struct {
-				Registry string `json:"registry"`
-			} `json:"publishConfig"`
+			Name    string         `json:"name"`
+			Version string         `json:"version"`
+			Private bool           `json:"private"`
+			Config  map[string]any `json:"publishConfig"`
 		}
 		data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
 		if err != nil {
@@ -215,7 +229,13 @@ func readTarball(path string) (t tarball, err error) {
 		if v.Name == "" || v.Version == "" {
 			return t, errors.New("its package.json has no name or no version")
 		}
-		t.name, t.version, t.private, t.registry = v.Name, v.Version, v.Private, v.Config.Registry
+		t.name, t.version, t.private = v.Name, v.Version, v.Private
+		t.registry, _ = v.Config["registry"].(string)
+		if scope, _, ok := strings.Cut(v.Name, "/"); ok {
+			if own, ok := v.Config[scope+":registry"].(string); ok {
+				t.registry = own
+			}
+		}
 		return t, nil
 	}
 }

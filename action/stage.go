@@ -101,7 +101,7 @@ func (e *execution) stage(ctx context.Context, p *service.Plan) (all []staged, e
 		if err != nil {
 			return nil, &exit{exitCancelled, fmt.Errorf("%s is no package's tarball: %w; it was not staged", filepath.Base(path), err)}
 		}
-		if t.private {
+		if t.private && p.Many {
 			e.say.line("%s is private, and not staged", t.name)
 			continue
 		}

@@ -159,7 +159,7 @@ func FuzzHiderLosesNothingElse(f *testing.F) {
 func TestASignalIsPassedOnToAllThatItStarted(t *testing.T) {
 	t.Parallel()
 	out, lines := io.Pipe()
-	c := sh(`sh -c 'trap "echo inner; exit 4" TERM; echo ready; while :; do sleep 0.05; done' & trap 'wait; exit 5' TERM; wait`)
+	c := sh(`trap 'wait; exit 5' TERM; sh -c 'trap "echo inner; exit 4" TERM; echo ready; while :; do sleep 0.05; done' & wait`)
 	c.Out = lines
 	p, err := Start(t.Context(), c)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,7 @@ type terminal struct {
 	echo    bool // what comes is the echo of a reply
 	echoed  int
 	echoEnd time.Time
+	line    string // the reply on whose line the terminal still is; "": none
 }
 
 func (p *Process) startTerminal(ctx context.Context, c Command) error {
@@ -124,7 +126,7 @@ func (t *terminal) came(p *Process, b []byte) {
 		}
 		p.out.hides(text)
 		t.since, t.asking = t.since[:0], false
-		t.echo, t.echoed, t.echoEnd = true, 0, time.Now().Add(echoTime)
+		t.echo, t.echoed, t.echoEnd, t.line = true, 0, time.Now().Add(echoTime), text
 		// Return, as the key sends it: a program in raw mode waits for that, and in
 		// cooked mode the terminal makes a line feed of it.
 		_, _ = io.WriteString(t.f, text+"\r")
@@ -136,20 +138,41 @@ func (t *terminal) came(p *Process, b []byte) {
 // after each key would else show the code's beginning, which is not the whole
 // code and so is not hidden by being looked for.
 func (t *terminal) withoutEcho(b []byte) []byte {
-	if !t.echo {
-		return b
-	}
 	i := bytes.IndexByte(b, '\n')
+	if !t.echo {
+		if t.line == "" {
+			return b
+		}
+		// A program that draws slowly is still at it.
+		end := len(b)
+		if i >= 0 {
+			end = i
+		}
+		shown := slices.Concat(withoutBeginnings(b[:end], t.line), b[end:])
+		if i >= 0 {
+			t.line = ""
+		}
+		return shown
+	}
 	switch {
 	case i >= 0:
-		t.echo = false
+		t.echo, t.line = false, ""
 		return append([]byte("\r\n"), b[i+1:]...)
 	case t.echoed+len(b) > maxEcho, time.Now().After(t.echoEnd):
 		t.echo = false
-		return b
+		return withoutBeginnings(b, t.line)
 	}
 	t.echoed += len(b)
 	return nil
+}
+
+// withoutBeginnings takes out all that a text begins with, of three characters at
+// least: fewer tell nothing, and stand everywhere.
+func withoutBeginnings(b []byte, text string) []byte {
+	for n := len(text); n >= 3; n-- {
+		b = bytes.ReplaceAll(b, []byte(text[:n]), []byte(stars))
+	}
+	return b
 }
 
 func (t *terminal) fault() error {

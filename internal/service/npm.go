@@ -241,6 +241,15 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 	if len(at) == 1 && p.folder == "" {
 		return nil
 	}
+	var userconfig []string
+	for i, a := range pack {
+		if strings.HasPrefix(a, "--userconfig=") {
+			userconfig = []string{a}
+		} else if a == "--userconfig" {
+			userconfig = []string{a, pack[i+1]}
+		}
+	}
+	plan.Many = many
 	plan.Pack = slices.Concat([]string{program, "pack"}, at, []string{"--pack-destination", Folder}, pack)
 	if ignore {
 		return plan
@@ -257,5 +266,6 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 		return list
 	}
 	plan.Before, plan.After = in(p.before), in(p.after)
+	plan.Ignores = slices.Concat([]string{program, "config", "get", "ignore-scripts"}, userconfig)
 	return plan
 }

@@ -141,6 +141,12 @@ type Login struct {
 
 // A Plan is a command in steps. Each is an argument list.
 type Plan struct {
+	// Ignores makes the tool say, as true, that it runs no scripts: Before and After
+	// are then left out. nil: it does.
+	Ignores []string
+	// Many says that it packs what it finds, private packages too, which are then
+	// not published.
+	Many   bool
 	Before [][]string // once, before all else; the first that fails ends it
 	Pack   []string   // writes one or more .tgz files into the folder that is put in the place of [Folder]
 	// Publish makes the command for one of them.
