@@ -32,13 +32,13 @@ test: need-go ## all tests under the race detector; RACE= turns it off
 	@go test $(RACE) -timeout 5m ./...
 
 # Only the tests in files tagged `clients`: the others in their packages have run in `make test`. None found is an error,
-# because a misspelt tag would otherwise pass for a green run.
+# because a misspelt tag would otherwise pass for a green run. Four at once on any machine: most of them wait most of the time.
 test-clients: need-go ## what is too much for each run, tagged `clients`: other people's programs (act, ...), 3,000 jobs at once
 	@set -eu; \
 	files=$$(grep -rlE --include='*_test.go' '^//go:build .*clients' internal) || { echo "test-clients: no test file under internal is tagged 'clients'" >&2; exit 1; }; \
 	names=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | paste -s -d '|' -); \
 	test -n "$$names" || { echo "test-clients: the files tagged 'clients' hold no test" >&2; exit 1; }; \
-	go test -tags clients -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
+	go test -tags clients -parallel 4 -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
 
 lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, the orb, module files
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck, or brew install shellcheck" >&2; exit 1; }

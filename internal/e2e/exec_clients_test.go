@@ -509,7 +509,7 @@ func TestManyPackagesByLink(t *testing.T) {
 func TestALinkThatDiedIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
-	s.follower(s.reg, 0)
+	s.allowLinks(s.reg)
 	dir := s.home.Package("late", "1.0.0")
 	done := make(chan ended, 1)
 	desk := s.listen(s.humans[0])

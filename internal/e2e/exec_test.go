@@ -87,19 +87,24 @@ func (e ended) wantNoCode(t *testing.T, codes ...string) {
 	}
 }
 
-// follower is a human who opens each prompt and, each time that it shows a new
-// link, follows it until they have followed some.
-func (w *world) follower(reg *registrytest.Registry, follow int) {
+// allowLinks lets humans be shown links of a registry.
+func (w *world) allowLinks(reg *registrytest.Registry) {
 	w.t.Helper()
 	host := strings.TrimPrefix(reg.URL(), "http://")
-	person := w.humans[0]
-	if p := run(w.t, nil, "cfa-responder", "pins", "--pins", person.pins, "link-host", project, host, "--confirm", host); p.code != 0 {
+	if p := run(w.t, nil, "cfa-responder", "pins", "--pins", w.humans[0].pins, "link-host", project, host, "--confirm", host); p.code != 0 {
 		w.t.Fatal("pins link-host failed")
 	}
 	w.writeConfig("    links: [\"" + host + "\"]\n")
 	w.relay.signal(syscall.SIGHUP)
 	w.relay.waitFor(`reload`)
-	desk := w.listen(person)
+}
+
+// follower is a human who opens each prompt and, each time that it shows a new
+// link, follows it until they have followed some.
+func (w *world) follower(reg *registrytest.Registry, follow int) {
+	w.t.Helper()
+	w.allowLinks(reg)
+	desk := w.listen(w.humans[0])
 	link := regexp.MustCompile(`(?m)^#[0-9]+ (?:new )?link: (\S+)$`)
 	go func() {
 		seen := map[string]bool{}
