@@ -7,7 +7,10 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -541,4 +544,44 @@ func TestALinkThatDiedIsMadeAnew(t *testing.T) {
 		t.Fatal("the job did not end")
 	}
 	s.wantPublished("late", "1.0.0")
+}
+
+// The AWS CLI itself, where this machine has it, against a server that answers as STS
+// does: how it reads the code is what no document says.
+func TestTheAWSCLITakesItsCode(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("aws"); err != nil {
+		t.Skip("the AWS CLI is not installed, and no package of it is pinned here; the stand-in takes its place in `make test`")
+	}
+	for name, code := range map[string]string{"right": "226688", "wrong": "226687"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newToolbox(t)
+			if err := os.Remove(filepath.Join(b.bin, "aws")); err != nil {
+				t.Fatal(err)
+			}
+			sts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.PostFormValue("TokenCode") == "226688" && r.PostFormValue("SerialNumber") == awsSerial && r.PostFormValue("DurationSeconds") == "900" {
+					fmt.Fprintf(w, `<GetSessionTokenResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetSessionTokenResult><Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken><Expiration>2026-12-25T00:00:00Z</Expiration></Credentials></GetSessionTokenResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></GetSessionTokenResponse>`, awsKey, awsSecret, awsToken)
+					return
+				}
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprint(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>MultiFactorAuthentication failed with invalid MFA one time pass code. </Message></Error><RequestId>1</RequestId></ErrorResponse>`)
+			}))
+			t.Cleanup(sts.Close)
+			b.env = append(b.env, "AWS_MFA_SERIAL="+awsSerial, "AWS_MFA_DURATION=900", "AWS_ENDPOINT_URL_STS="+sts.URL, "AWS_ENDPOINT_URL="+sts.URL,
+				"AWS_DEFAULT_REGION=us-east-1", "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=of-the-first-factor")
+			b.gives(code)
+			e := b.exec([]string{"--service", "aws"}, "deploy", "all")
+			runs := b.runs()
+			if name == "wrong" {
+				if e.code == 0 || len(runs) != 0 || !strings.Contains(e.err, "AWS refused the code") {
+					t.Errorf("exit code %d, runs %+v", e.code, runs)
+				}
+			} else if e.code != 7 || len(runs) != 1 || !slices.Contains(runs[0].Vars, "AWS_SECRET_ACCESS_KEY="+awsSecret) || !slices.Contains(runs[0].Vars, "AWS_SESSION_TOKEN="+awsToken) {
+				t.Errorf("exit code %d, runs %+v", e.code, runs)
+			}
+			e.wantNoCode(t, code)
+		})
+	}
 }

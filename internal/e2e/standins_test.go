@@ -92,6 +92,7 @@ func (s *standIn) take(code string) string {
 type toolbox struct {
 	*world
 	dir string
+	bin string // of the stand-ins
 	env []string
 }
 
@@ -101,18 +102,17 @@ func newToolbox(t *testing.T) *toolbox {
 		t.Skip("a stand-in is started by a symbolic link, and asks on a terminal")
 	}
 	w := newWorld(t)
-	b := &toolbox{world: w, dir: t.TempDir()}
-	bin := t.TempDir()
+	b := &toolbox{world: w, dir: t.TempDir(), bin: t.TempDir()}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name := range standIns {
-		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b.env = append(w.issuer.GitHubEnv("release"), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"), "HOME="+t.TempDir(), "RUNNER_TEMP="+t.TempDir(),
+	b.env = append(w.issuer.GitHubEnv("release"), "PATH="+b.bin+string(os.PathListSeparator)+os.Getenv("PATH"), "HOME="+t.TempDir(), "RUNNER_TEMP="+t.TempDir(),
 		"TEST_RUNS="+filepath.Join(b.dir, "runs"))
 	return b
 }

@@ -407,3 +407,43 @@ func TestAGemsLinkGivesACode(t *testing.T) {
 	other := start(t, Config{Factor: Code})
 	other.must(t, "POST", verificationPath, "", nil, 422)
 }
+
+func TestATrustedCIPublishesByItsIDTokenWithoutAFactor(t *testing.T) {
+	t.Parallel()
+	r := start(t, Config{Factor: Code, Trusts: "octo/rocket"})
+	by := func(method, path, bearer string, body []byte) response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, r.URL()+path, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+bearer)
+		resp, err := r.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		data, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response{status: resp.StatusCode, body: string(data)}
+	}
+	id := func(aud, repository string) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"aud":%q,"repository":%q}`, aud, repository)) + ".c2ln"
+	}
+	const at = "/-/npm/v1/oidc/token/exchange/package/one"
+	for name, token := range map[string]string{
+		"another repository": id("npm:127.0.0.1", "octo/other"), "another audience": id("npm:registry.npmjs.org", "octo/rocket"), "no token": "x",
+	} {
+		if got := by("POST", at, token, nil); got.status != 401 {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+	}
+	token := by("POST", at, id("npm:127.0.0.1", "octo/rocket"), nil).field(t, "token")
+	if got := by("PUT", "/one", token, handIn(t, "one", "1.0.0", nil)); got.status != 200 {
+		t.Errorf("with the token: %d %s", got.status, got.body)
+	}
+	// The one who has the registry's own token is asked for a factor as ever.
+	r.must(t, "PUT", "/two", "", handIn(t, "two", "1.0.0", nil), 401)
+}
