@@ -79,9 +79,11 @@ func (s *standIn) take(code string) string {
 	if code == "" {
 		return ""
 	}
+	// Not as a part of a longer number: a temporary folder's name is one.
+	shown := regexp.MustCompile(`(^|[^0-9])` + regexp.QuoteMeta(code) + `([^0-9]|$)`)
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range all {
-		if text, err := os.ReadFile(file); err == nil && bytes.Contains(text, []byte(code)) {
+		if text, err := os.ReadFile(file); err == nil && shown.Match(text) {
 			s.Exposed = append(s.Exposed, file)
 		}
 	}
