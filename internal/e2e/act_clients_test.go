@@ -96,17 +96,25 @@ jobs:
 `
 
 // Built once: it is hundreds of packages.
-var actProgram = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "cfa-act-")
-	if err != nil {
-		return "", err
+var (
+	actOnce sync.Once
+	errAct  error
+)
+
+// actProgram gives act's path: beside our programs, which go when the tests have run.
+func actProgram(t testing.TB) string {
+	t.Helper()
+	act := filepath.Join(filepath.Dir(program(t, "cfa")), "act")
+	actOnce.Do(func() {
+		if out, err := exec.Command("go", "build", "-modfile=../../tools/go.mod", "-o", act, "github.com/nektos/act").CombinedOutput(); err != nil {
+			errAct = fmt.Errorf("build act: %w\n%s", err, out)
+		}
+	})
+	if errAct != nil {
+		t.Fatal(errAct)
 	}
-	act := filepath.Join(dir, "act")
-	if out, err := exec.Command("go", "build", "-modfile=../../tools/go.mod", "-o", act, "github.com/nektos/act").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build act: %w\n%s", err, out)
-	}
-	return act, nil
-})
+	return act
+}
 
 // act gives the command that runs a workflow in a repository of its own, with this
 // checkout as continuousauth/action@main.
@@ -129,10 +137,7 @@ func (w *world) act(workflow string, files map[string]string, env ...string) *ex
 		git(t, dir, "add", "-A")
 		git(t, dir, "commit", "-qm", "as it is now")
 	}
-	act, err := actProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
+	act := actProgram(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	args := []string{"push", "--local-repository", "continuousauth/action@main=" + repo, "-P", "ubuntu-latest=-self-hosted",
