@@ -650,3 +650,65 @@ func TestTheGitLabComponentRunsItsCommandWithCFA(t *testing.T) {
 		t.Errorf("a script with another digest was run: %v", read(t, filepath.Join(seen, "cfa-args")))
 	}
 }
+
+// CircleCI's files, the README's and the orb's examples among them: npm looks at no
+// variable by itself, and without this line the job of each would end with ENEEDAUTH
+// as soon as its human had been asked. The approval's example has npm trust the job.
+func TestEachCircleCIJobThatPublishesGivesNpmItsToken(t *testing.T) {
+	t.Parallel()
+	jobs := map[string]any{} // in which something of the orb's publishes
+	collect := func(name string, doc map[string]any) {
+		for id, job := range doc["jobs"].(map[string]any) {
+			jobs[name+", job "+id] = node(t, job, "steps")
+		}
+	}
+	for n, block := range regexp.MustCompile("(?s)\n```yaml\n(version: 2.1\n.*?)\n```\n").FindAllStringSubmatch(read(t, "../../README.md"), -1) {
+		var doc map[string]any
+		if err := yaml.Unmarshal([]byte(block[1]), &doc); err != nil {
+			t.Fatal(err)
+		}
+		collect(fmt.Sprintf("README.md %d", n+1), doc)
+	}
+	collect("config.yml", document(t, filepath.Join(examples, "circleci", "config.yml")))
+	files, err := filepath.Glob(filepath.Join("..", "..", "orb", "src", "examples", "*.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		usage := node(t, document(t, file), "usage").(map[string]any)
+		if usage["jobs"] != nil {
+			collect(filepath.Base(file), usage)
+			continue
+		}
+		for _, job := range node(t, usage, "workflows", "release", "jobs").([]any) {
+			used := node(t, job, "cfa/publish").(map[string]any)
+			// The orb's job runs these, and then the command by cfa exec.
+			jobs[filepath.Base(file)] = append(node(t, used, "setup").([]any), map[string]any{"cfa/exec": used})
+		}
+	}
+	const token = "npm config set //registry.npmjs.org/:_authToken '${NPM_TOKEN}'"
+	publishing := 0
+	for name, steps := range jobs {
+		given := false
+		for _, s := range steps.([]any) {
+			step, ok := s.(map[string]any)
+			if !ok {
+				continue // checkout
+			}
+			run := step["run"]
+			if m, ok := run.(map[string]any); ok {
+				run = m["command"]
+			}
+			given = given || run == token
+			if exec, ok := step["cfa/exec"].(map[string]any); ok && exec["command"] == "npm publish" {
+				publishing++
+				if !given {
+					t.Errorf("%s: npm has no token: %s", name, token)
+				}
+			}
+		}
+	}
+	if publishing != 4 {
+		t.Errorf("%d jobs publish to npm by cfa", publishing)
+	}
+}
