@@ -45,7 +45,7 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	heap(io.getenv)
 	relay, err := broker.Start(ctx, config, broker.Options{
 		Log:    log,
-		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkHosts: service.LinkHosts,
+		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkPath: service.LinkPath,
 	})
 	if err != nil {
 		return &exit{exitUnavailable, err}

@@ -210,7 +210,7 @@ type Trust struct {
 	Verifier Verifier
 	Pins     *trust.Policy // nil: no pins, so nothing can be answered
 	// Links are hosts that a project's links may lead to by this human's own
-	// word, beside those of the service.
+	// word, to whichever page there, beside those of the service.
 	Links map[string][]string
 }
 
@@ -222,8 +222,9 @@ type Config struct {
 	Trust   Trust
 	Askers  []Asker
 	Log     *slog.Logger // nil: none
-	// LinkHosts gives the hosts that a service's links lead to; nil: none.
-	LinkHosts func(service string) []string
+	// LinkPath gives the path under which a service's links lead to a host, if they
+	// do; nil: none does.
+	LinkPath func(service, host string) (path string, known bool)
 	// ConnectWithin is how long the first connection may take before Run fails
 	// with dial.ErrUnreachable; 0: for ever. A lost one is sought for ever.
 	ConnectWithin time.Duration

@@ -19,8 +19,11 @@ import (
 
 const npmLink = "https://www.npmjs.com/auth/cli/2b1e6d0c-9c0f-4f0a-8f60-3a1d5e0f7a11"
 
-func linkHosts(service string) []string {
-	return map[string][]string{"npm": {"www.npmjs.com"}}[service]
+func linkPath(service, host string) (path string, known bool) {
+	if service == "npm" && host == "www.npmjs.com" {
+		return "/auth/cli/", true
+	}
+	return "", false
 }
 
 // approval makes a request one, of the office's own responder.
@@ -182,7 +185,7 @@ func TestAYesIsSentUntilItIsOnRecord(t *testing.T) {
 func TestALinkIsShownAndFollowed(t *testing.T) {
 	t.Parallel()
 	o, issuer := onTheWire(t)
-	o.desk.config.LinkHosts = linkHosts
+	o.desk.config.LinkPath = linkPath
 	o.run()
 	j := devJob(t, issuer, repo, nil, link)
 	links(j, npmLink)
@@ -221,7 +224,7 @@ func TestALinkToAStrangeHostIsNeitherShownNorFollowed(t *testing.T) {
 	t.Parallel()
 	for _, strange := range []string{
 		"https://evil.example/auth/cli/1", "https://npmjs.com/auth/cli/1", "https://a.www.npmjs.com/auth/cli/1", "https://www.npmjs.com.evil.example/auth/cli/1",
-		"https://www.npmjs.com:8443/auth/cli/1", "http://127.0.0.1:4873/", "", "https://private.example/other/project",
+		"https://www.npmjs.com/login?next=/login/cli/1", "https://www.npmjs.com/auth/cli/../../login", "https://www.npmjs.com/", "https://www.npmjs.com:8443/auth/cli/1", "http://127.0.0.1:4873/", "", "https://private.example/other/project",
 	} {
 		t.Run(strange, func(t *testing.T) {
 			t.Parallel()
@@ -232,7 +235,7 @@ func TestALinkToAStrangeHostIsNeitherShownNorFollowed(t *testing.T) {
 
 func aStrangeLink(t *testing.T, strange string) {
 	o, issuer := onTheWire(t)
-	o.desk.config.LinkHosts = linkHosts
+	o.desk.config.LinkPath = linkPath
 	o.desk.trust.Links = map[string][]string{"other": {"private.example"}}
 	with := o.desk.trust
 	o.run()
@@ -240,7 +243,11 @@ func aStrangeLink(t *testing.T, strange string) {
 	links(j, strange)
 	o.relay.Ask(j)
 	p := o.human.wait(t, j.ID(), "verified", standing(Verified))
-	if p.Answerable || p.Link != "" || p.LinkHost != "" || strange != "" && !strings.Contains(p.Why, "pins link-host "+project+" "+wire.LinkHost(strange)) {
+	advice := "pins link-host " + project + " " + wire.LinkHost(strange)
+	if wire.LinkHost(strange) == "www.npmjs.com" {
+		advice = "not to a page under /auth/cli/" // the whole host is not to be allowed lightly
+	}
+	if p.Answerable || p.Link != "" || p.LinkHost != "" || strange != "" && !strings.Contains(p.Why, advice) {
 		t.Errorf("prompt is %+v", p)
 	}
 	if got, err := o.desk.Follow(context.Background(), Answer{ID: j.ID(), Attempt: 1}); !errors.Is(err, ErrNotAnswerable) || got != "" {
@@ -263,7 +270,7 @@ func aStrangeLink(t *testing.T, strange string) {
 func TestALinkWaitsForTheMatchCodeWhereItIsTyped(t *testing.T) {
 	t.Parallel()
 	o, issuer := onTheWire(t)
-	o.desk.config.LinkHosts = linkHosts
+	o.desk.config.LinkPath = linkPath
 	o.run()
 	j := devJob(t, issuer, repo, nil, func(r *wire.Request) { link(r); r.TypeMatch = true })
 	links(j, npmLink)
@@ -285,7 +292,7 @@ func TestARenewedOpeningShowsTheNewestLink(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o := inMemory(t)
-		o.desk.config.LinkHosts = linkHosts
+		o.desk.config.LinkPath = linkPath
 		o.run()
 		j := gullibleJob(t, project, repo, link)
 		links(j, npmLink+"?n=1", npmLink+"?n=2")
@@ -310,7 +317,7 @@ func TestARenewedOpeningShowsTheNewestLink(t *testing.T) {
 func TestALinkOfWhatIsNotVerifiedIsNotShown(t *testing.T) {
 	t.Parallel()
 	o, issuer := onTheWire(t)
-	o.desk.config.LinkHosts = linkHosts
+	o.desk.config.LinkPath = linkPath
 	o.run()
 	j := devJob(t, issuer, "mallory/asar", nil, link)
 	links(j, npmLink)
@@ -344,7 +351,7 @@ func TestWhatIsStagedNeedsNoLink(t *testing.T) {
 func TestALinkThatNobodyAskedForSpoilsTheProof(t *testing.T) {
 	t.Parallel()
 	o, issuer := onTheWire(t)
-	o.desk.config.LinkHosts = linkHosts
+	o.desk.config.LinkPath = linkPath
 	o.run()
 	for _, change := range []func(*wire.Request){nil, o.approval(nil)} {
 		j := devJob(t, issuer, repo, nil, change)

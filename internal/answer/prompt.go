@@ -263,7 +263,7 @@ const agreed = "you have agreed to it, and another person must too"
 
 // stray says why the link of a verified prompt must not be followed, "" if it
 // may. It opens in the browser in which its human is logged in to everything, so
-// the host must be known, and not by the job's or the relay's word.
+// the page must be known, and not by the job's or the relay's word.
 func (d *Desk) stray(p *prompt) string {
 	link := p.proof.alive.Link
 	staged := slices.ContainsFunc(p.request.Artifacts, func(a wire.Artifact) bool { return a.Stage != "" })
@@ -277,8 +277,16 @@ func (d *Desk) stray(p *prompt) string {
 	if host != "" && slices.Contains(d.trust.Links[p.request.Project], host) {
 		return ""
 	}
-	if host != "" && d.config.LinkHosts != nil && slices.Contains(d.config.LinkHosts(p.request.Service), host) {
-		return ""
+	if host != "" && d.config.LinkPath != nil {
+		path, known := d.config.LinkPath(p.request.Service, host)
+		switch {
+		case known && wire.LinkUnder(link, path):
+			return ""
+		case known:
+			// To allow the whole host is no advice: the login stands there too.
+			return fmt.Sprintf("its link leads to %s, and there not to a page under %s, where the service %s asks for a second factor, so it is not shown: a login that you confirm there is a session for whoever began it",
+				wire.CleanName(host, 260), path, wire.CleanName(p.request.Service, 63))
+		}
 	}
 	return fmt.Sprintf("its link leads to %s, which is no host that the service %s is known by, so it is not shown; if you know that host, allow it with `cfa-responder pins link-host %s %s`",
 		wire.CleanName(host, 260), wire.CleanName(p.request.Service, 63), p.request.Project, wire.CleanName(host, 260))

@@ -233,10 +233,19 @@ func (r *Relay) leads(e entry, link string) error {
 	if slices.Contains(r.rules.Load().config.Projects[q.Project].Links, host) {
 		return nil
 	}
-	if hosts := r.opts.LinkHosts; hosts != nil && slices.Contains(hosts(q.Service), host) {
+	path, known := "", false
+	if r.opts.LinkPath != nil {
+		path, known = r.opts.LinkPath(q.Service, host)
+	}
+	if known && wire.LinkUnder(link, path) {
 		return nil
 	}
 	r.log.Info("decision", "what", "link", "key", e.rec.Key, "project", q.Project, "outcome", "refused", "host", host)
+	if known {
+		// To allow the whole host is no advice: the login stands there too.
+		return refuse(wire.RefusedPolicy, fmt.Sprintf("the link leads to %s, and there not to a page under %s, where the service %s asks for a second factor", host, path, q.Service),
+			"find out what in this job shows such a link: a login that is confirmed there is a session for whoever began it")
+	}
 	return refuse(wire.RefusedPolicy, fmt.Sprintf("the link leads to %s, which is no host of the service %s", host, q.Service),
 		fmt.Sprintf("if it is meant, add it to `projects.%s.links` in the relay's file", q.Project))
 }

@@ -40,9 +40,10 @@ type Options struct {
 	Now func() time.Time // nil: time.Now
 	// Reread gives the configuration anew for a reload; nil: reload is refused.
 	Reread func() (*Config, error)
-	// LinkHosts gives the hosts that a service's links lead to; nil: none. What
-	// else a project's links may lead to, its `links` in the file say.
-	LinkHosts func(service string) []string
+	// LinkPath gives the path under which a service's links lead to a host, if they
+	// do; nil: none does. What else a project's links may lead to, its `links` in the
+	// file say, by the host alone.
+	LinkPath func(service, host string) (path string, known bool)
 
 	// opened is called with the store before anything uses it: tests step in
 	// there, between reading and appending.

@@ -926,8 +926,9 @@ func TestALinkIsPassedOnToKnownHostsOnly(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	text := strings.Replace(f.configText(t.TempDir(), onLoopback), "  rocket:\n", "  rocket:\n    links: [registry.example.com]\n", 1)
-	f.start(text, Options{LinkHosts: func(service string) []string {
-		return map[string][]string{"npm": {"www.npmjs.com"}, "rubygems": {"rubygems.org"}}[service]
+	f.start(text, Options{LinkPath: func(service, host string) (string, bool) {
+		path, known := map[string]string{"npm www.npmjs.com": "/auth/cli/", "rubygems rubygems.org": "/webauthn_verification/"}[service+" "+host]
+		return path, known
 	}})
 	ana := f.sit(f.ana)
 	ask := func(service, kind string) (*job, wire.Challenge) {
@@ -963,12 +964,16 @@ func TestALinkIsPassedOnToKnownHostsOnly(t *testing.T) {
 	} {
 		refused(t, alive(npm, ch, link), wire.RefusedPolicy, "which is no host of the service npm", "projects.rocket.links")
 	}
+	// At the host that is known, the login is another page, and no advice is to allow it.
+	for _, link := range []string{"https://www.npmjs.com/login?next=/login/cli/1", "https://www.npmjs.com/auth/cli/../../login", "https://www.npmjs.com"} {
+		refused(t, alive(npm, ch, link), wire.RefusedPolicy, "not to a page under /auth/cli/", "find out what in this job shows such a link")
+	}
 	// A link that was refused has used nothing up.
 	must(t, alive(npm, ch, "https://www.npmjs.com/auth/cli/1"))
 	hint(t, ana.hints, func(h wire.Hint) bool { return h.Hint == wire.HintAlive && h.Key == npm.pub })
 	private, ch := ask("generic", wire.AskLink)
 	refused(t, alive(private, ch, "https://www.npmjs.com/auth/cli/1"), wire.RefusedPolicy, "no host of the service generic")
-	must(t, alive(private, ch, "https://registry.example.com/login/1"))
+	must(t, alive(private, ch, "https://registry.example.com/login/1")) // allowed by name, any page of it
 	code, ch := ask("npm", wire.AskCode)
 	refused(t, alive(code, ch, "https://www.npmjs.com/auth/cli/1"), wire.RefusedMalformed, "asks for none")
 	yes, ch := ask("npm", wire.AskApproval)

@@ -30,9 +30,12 @@ var npm = &Service{
 		Terminal: []string{"NPM_CONFIG_BROWSER=false", "NPM_CONFIG_JSON=false"},
 		Shown:    regexp.MustCompile(`(?m)^(?:Authenticate your account at:|Open this URL in your browser to authenticate:)\r?\n(https?://\S+?)\r?$`),
 	},
-	LinkHosts: []string{"www.npmjs.com"},
-	Plan:      planNPM,
+	Pages: []Page{npmPage},
+	Plan:  planNPM,
 }
+
+// npmPage is where an authUrl leads. What npm login shows must not fit it.
+var npmPage = Page{Host: "www.npmjs.com", Under: "/auth/cli/"}
 
 var (
 	npmCode   = regexp.MustCompile(`(?m)^npm (?:error|ERR!) code (E[A-Z0-9]+)\r?$`)

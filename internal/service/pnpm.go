@@ -20,8 +20,8 @@ var pnpm = &Service{
 		// An argument, because 12 takes it from no variable.
 		Args: []string{"--json"}, Pair: pnpmPair, Blind: true,
 	},
-	LinkHosts: []string{"www.npmjs.com"},
-	Plan:      planPNPM,
+	Pages: []Page{npmPage},
+	Plan:  planPNPM,
 }
 
 // pnpmPacker is pnpm, for one package; what -r publishes, it finds again by itself.

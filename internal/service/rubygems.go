@@ -28,9 +28,9 @@ var rubygems = &Service{
 	},
 	// gem 4 shows the link, and waits for it by itself for five minutes. On a pipe Ruby
 	// would keep back what it shows until it ends.
-	Link:      &Link{Shown: regexp.MustCompile(`(https?://\S+/webauthn_verification/[^\s?]+(?:\?port=[0-9]+)?)\s`), Unasked: true},
-	Ruby:      "$stdout.sync = true",
-	LinkHosts: []string{"rubygems.org"},
+	Link:  &Link{Shown: regexp.MustCompile(`(https?://\S+/webauthn_verification/[^\s?]+(?:\?port=[0-9]+)?)\s`), Unasked: true},
+	Ruby:  "$stdout.sync = true",
+	Pages: []Page{{Host: "rubygems.org", Under: "/webauthn_verification/"}},
 }
 
 var (

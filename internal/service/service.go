@@ -4,7 +4,7 @@
 // The rule it keeps: everything in which they differ stands in one row of one
 // table, in one file per tool, and `cfa exec` names none of them: how a code
 // reaches the tool, by what the tool shows that it wants one, how long a code is
-// good for and whether twice, which hosts a link of it may have. A row decides
+// good for and whether twice, where a link of it may lead. A row decides
 // nothing and runs nothing: it reads what a finished command wrote.
 //
 // What it must never do: take a failure for something that a code mends. Where a
@@ -71,9 +71,8 @@ type Service struct {
 
 	// Link is how a link is got from the tool. nil: it has none.
 	Link *Link
-	// LinkHosts are the only hosts that a link of it may have, as wire.LinkHost
-	// gives them.
-	LinkHosts []string
+	// Pages are the only places that a link of it may lead to.
+	Pages []Page
 
 	// Plan takes a command apart into what runs once and what is run again with a
 	// factor. nil, or nil of it: all of it is run again.
@@ -127,6 +126,14 @@ type Link struct {
 	// each run is watched, and ended as soon as it shows a link. It would wait for
 	// minutes for somebody whom nobody has asked yet.
 	Unasked bool
+}
+
+// A Page is where a service asks for a factor. The host alone would not do: at the
+// same host stands the login, whose page looks much the same, and a human who
+// confirms one that somebody else has begun gives them a session.
+type Page struct {
+	Host  string // as wire.LinkHost gives it
+	Under string // a path with a slash at both ends, see wire.LinkUnder
 }
 
 // A Login is a command that turns a code into credentials.
@@ -199,13 +206,17 @@ func Format(name string) string {
 	return Find(Default).Format
 }
 
-// LinkHosts are the hosts that a link of the service may have: none for one that
-// nobody knows.
-func LinkHosts(name string) []string {
+// LinkPath is the path under which a service asks for a factor at a host: "", false
+// for a host, or a service, that is not known for that.
+func LinkPath(name, host string) (path string, known bool) {
 	if s := Find(name); s != nil {
-		return slices.Clone(s.LinkHosts)
+		for _, p := range s.Pages {
+			if p.Host == host {
+				return p.Under, true
+			}
+		}
 	}
-	return nil
+	return "", false
 }
 
 // bare is a command line whose first word is a base name, without what starts a

@@ -137,8 +137,13 @@ func TestEachRowIsWhole(t *testing.T) {
 		if s.Env != nil && s.Read == nil && s.Once == nil {
 			t.Errorf("%s: shows nothing, and may be run twice", s.Name)
 		}
-		if s.Link != nil && len(s.LinkHosts) == 0 {
+		if s.Link != nil && len(s.Pages) == 0 {
 			t.Errorf("%s: a link to anywhere", s.Name)
+		}
+		for _, p := range s.Pages {
+			if len(p.Under) < 3 || !strings.HasPrefix(p.Under, "/") || !strings.HasSuffix(p.Under, "/") {
+				t.Errorf("%s: a link to any page of %s", s.Name, p.Host)
+			}
 		}
 		if s.Reuse && s.Life <= 0 {
 			t.Errorf("%s: a code that is used twice has a life", s.Name)
@@ -147,8 +152,16 @@ func TestEachRowIsWhole(t *testing.T) {
 			t.Errorf("%s is not found", s.Name)
 		}
 	}
-	if Find("else") != nil || Format("else") != "any" || Format("npm") != "digits:6" || LinkHosts("else") != nil {
+	if Find("else") != nil || Format("else") != "any" || Format("npm") != "digits:6" {
 		t.Error("a service that nobody knows")
+	}
+	for _, c := range []struct{ service, host, path string }{
+		{"npm", "www.npmjs.com", "/auth/cli/"}, {"pnpm", "www.npmjs.com", "/auth/cli/"}, {"rubygems", "rubygems.org", "/webauthn_verification/"},
+		{"npm", "rubygems.org", ""}, {"npm", "npmjs.com", ""}, {"npm", "", ""}, {"hex", "www.npmjs.com", ""}, {"generic", "www.npmjs.com", ""}, {"else", "www.npmjs.com", ""},
+	} {
+		if path, known := LinkPath(c.service, c.host); path != c.path || known != (c.path != "") {
+			t.Errorf("%s at %s: %q, %v", c.service, c.host, path, known)
+		}
 	}
 }
 

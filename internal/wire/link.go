@@ -34,6 +34,23 @@ func LinkHost(s string) string {
 	return host
 }
 
+// LinkUnder says whether a link leads to a page directly under path, which begins
+// and ends with a slash: one more segment, of characters that no browser and no
+// server takes for anything else (".." or its escapes would lead out again), and
+// perhaps a query.
+func LinkUnder(s, path string) bool {
+	host, err := parseLink(s)
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(s, "://"+host)
+	rest, _, _ = strings.Cut(rest, "?")
+	page, under := strings.CutPrefix(rest, path)
+	return under && linkPage.MatchString(page)
+}
+
+var linkPage = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
 // CheckLinkHost says whether s can be the host of a link, as policy writes it.
 func CheckLinkHost(s string) error {
 	if host, err := parseLink("https://" + s); err != nil || host != s {

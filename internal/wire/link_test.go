@@ -50,6 +50,40 @@ func TestALinkIsWhatEachReaderReadsAlike(t *testing.T) {
 	}
 }
 
+func TestALinkIsUnderAPathOnlyInItsPlainSpelling(t *testing.T) {
+	t.Parallel()
+	for link, want := range map[string]bool{
+		"https://www.npmjs.com/auth/cli/2b1e6d0c-9c0f-4f0a-8f60-3a1d5e0f7a11": true,
+		"https://www.npmjs.com/auth/cli/a?port=1":                             true,
+		"http://localhost:4873/auth/cli/a_b":                                  true,
+		"https://www.npmjs.com/login?next=/login/cli/1":                       false,
+		"https://www.npmjs.com/login?next=/auth/cli/1":                        false,
+		"https://www.npmjs.com/?x=/auth/cli/1":                                false,
+		"https://www.npmjs.com?/auth/cli/1":                                   false,
+		"https://www.npmjs.com/login/auth/cli/1":                              false,
+		"https://www.npmjs.com/auth/cli/":                                     false,
+		"https://www.npmjs.com/auth/cli":                                      false,
+		"https://www.npmjs.com/auth/cli/1/2":                                  false,
+		"https://www.npmjs.com/auth/cli/1/":                                   false,
+		"https://www.npmjs.com/auth/cli/..":                                   false,
+		"https://www.npmjs.com/auth/cli/.":                                    false,
+		"https://www.npmjs.com/auth/cli/../../login":                          false,
+		"https://www.npmjs.com/auth/cli/%2e%2e":                               false,
+		"https://www.npmjs.com/auth/cli/..%2f..%2flogin":                      false,
+		"https://www.npmjs.com/auth/cli/1;x":                                  false,
+		"https://www.npmjs.com//auth/cli/1":                                   false,
+		"https://www.npmjs.com/AUTH/cli/1":                                    false,
+		"https://www.npmjs.com/%61uth/cli/1":                                  false,
+		"https://www.npmjs.com@evil.example/auth/cli/1":                       false,
+		"http://www.npmjs.com/auth/cli/1":                                     false,
+		"":                                                                    false,
+	} {
+		if LinkUnder(link, "/auth/cli/") != want {
+			t.Errorf("%s: want %v", link, want)
+		}
+	}
+}
+
 func TestAHostThatNoLinkHasIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{"", "*", "*.npmjs.com", ".npmjs.com", "www.npmjs.com/", "https://www.npmjs.com", "www.npmjs.com?x", "WWW.npmjs.com", "a@b", "www.npmjs.com ", "a b", "w\u0456dgets.com", "x:0"} {
@@ -65,6 +99,7 @@ func FuzzLink(f *testing.F) {
 	seed(f, func(s string) { f.Add(s) }, []string{
 		"https://www.npmjs.com/auth/cli/2b1e6d0c-9c0f-4f0a-8f60-3a1d5e0f7a11", "http://127.0.0.1:4873/x?y=z", "http://[::1]/", "https://a@b.example/", `https://a\\@b.example/`,
 		"https://a.example#@b.example", "https://a.example:443?x", "https://a.example/%2e%2e/@", "https:///x", "https://a.example:99999/",
+		"https://a.example/auth/x?y", "https://a.example/auth/..", "https://a.example/auth/%2e%2e",
 	})
 	f.Fuzz(func(t *testing.T, s string) {
 		if CheckLink(s) != nil {
@@ -82,6 +117,10 @@ func FuzzLink(f *testing.F) {
 		}
 		if u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) {
 			t.Fatalf("%q: scheme %s", s, u.Scheme)
+		}
+		// A browser resolves what it opens; that must lead to the same page.
+		if LinkUnder(s, "/auth/") && !strings.HasPrefix(u.JoinPath().Path, "/auth/") {
+			t.Fatalf("%q leads to %s", s, u.Path)
 		}
 		if Clean(s, len(s)) != s {
 			t.Fatalf("%q is not shown as it is", s)
