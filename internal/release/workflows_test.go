@@ -3,11 +3,15 @@ package release
 // The workflows of .github, the Action itself, and the examples that others copy.
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +38,7 @@ type job struct {
 type step struct {
 	Uses, Run string
 	With      map[string]yaml.Node
+	Env       map[string]string
 }
 
 var (
@@ -298,4 +303,117 @@ func TestNothingIsPublishedBeforeAHumanHasApproved(t *testing.T) {
 	if approvals != 1 {
 		t.Errorf("%d approvals", approvals)
 	}
+}
+
+// A cask or a PKGBUILD runs on other people's machines as a program does. The
+// scripts of the workflow are run as they stand, on files of the test.
+func TestWhatPackageManagersReadIsApprovedAndComparedBeforeItIsPushed(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("sha256sum"); err != nil || runtime.GOOS == "windows" {
+		t.Skip("the release workflow runs on Linux")
+	}
+	var w workflow
+	if err := yaml.Unmarshal([]byte(read(t, ".github/workflows/release.yml")), &w); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name, text string) {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(root(t), "tools"), filepath.Join(dir, "tools")); err != nil {
+		t.Fatal(err)
+	}
+	outputs := map[string]string{}
+	play := func(s step) error {
+		cmd := exec.Command("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", s.Run)
+		cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "GITHUB_OUTPUT=" + filepath.Join(dir, "outputs")}
+		for name, value := range s.Env {
+			for output, is := range outputs {
+				value = strings.ReplaceAll(value, "${{ needs.build.outputs."+output+" }}", is)
+			}
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	// Those scripts of a job that speak of these, in their order.
+	about := func(job string, words ...string) (found []step) {
+		for _, s := range w.Jobs[job].Steps {
+			if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(s.Run, word) }) {
+				found = append(found, s)
+			}
+		}
+		return found
+	}
+	given := map[string]string{"aur/cfa-bin.pkgbuild": "pkgver=1.2.3", "homebrew/Casks/cfa.rb": "cask", "scoop/cfa.json": "{}"}
+	for name, text := range given {
+		file("dist/"+name, text)
+	}
+	file("checksums.txt", "of the programs\n")
+	empty := sha256.Sum256(nil)
+	file("release/checksums.txt", hex.EncodeToString(empty[:])+"  notes\n")
+	file("release/notes", "")
+	for _, s := range about("build", "packages.sh", "GITHUB_OUTPUT") {
+		if err := play(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, line := range strings.Fields(readFile(t, filepath.Join(dir, "outputs"))) {
+		name, value, _ := strings.Cut(line, "=")
+		outputs[name] = value
+	}
+	for _, s := range about("approve", "sha256sum", "approve") {
+		if err := play(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	everything := readFile(t, filepath.Join(dir, "approve", "everything.txt"))
+	for name, text := range given {
+		sum := sha256.Sum256([]byte(text))
+		if !strings.Contains(everything, hex.EncodeToString(sum[:])+"  "+name+"\n") {
+			t.Errorf("%s is not approved:\n%s", name, everything)
+		}
+	}
+	if !strings.Contains(everything, "  notes\n") {
+		t.Errorf("the release's files are not approved:\n%s", everything)
+	}
+	checks := about("packages", "sha256sum")
+	if len(checks) != 1 || play(checks[0]) != nil {
+		t.Fatalf("%d checks before the push", len(checks))
+	}
+	last := w.Jobs["packages"].Steps[len(w.Jobs["packages"].Steps)-1]
+	if !strings.Contains(last.Run, `push.sh "$TAG" dist/packages.txt "$REMOTE"`) {
+		t.Errorf("the push takes no list: %s", last.Run)
+	}
+	file("dist/homebrew/Casks/cfa.rb", "another cask")
+	if play(checks[0]) == nil {
+		t.Error("another cask passes")
+	}
+	for _, s := range about("build", "packages.sh dist >") {
+		if err := play(s); err != nil { // with a list that fits it
+			t.Fatal(err)
+		}
+	}
+	if play(checks[0]) == nil {
+		t.Error("another cask with a list of its own passes")
+	}
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Puts the files of a release that a package manager reads into that manager's repository.
 #
-#   PUSH_KEY=... tools/release/push.sh TAG REMOTE FILE=PATH...
+#   PUSH_KEY=... tools/release/push.sh TAG LIST REMOTE FILE=PATH...
 #
-# The rule it keeps: the key opens one repository, and is shown to one server, whose own key is known here. It goes to ssh
+# The rule it keeps: what is pushed stands in LIST, which packages.sh made and a human approved: by its name, beside that
+# list, and by its hash. And the key opens one repository, and is shown to one server, whose own key is known here. It goes to ssh
 # by a file that nobody else can read and that is gone afterwards.
 set -euo pipefail
 
@@ -12,9 +13,10 @@ fail() {
 	exit 1
 }
 
-[ "$#" -ge 3 ] || fail "usage: PUSH_KEY=... push.sh TAG REMOTE FILE=PATH..."
-tag=$1 remote=$2
-shift 2
+[ "$#" -ge 4 ] || fail "usage: PUSH_KEY=... push.sh TAG LIST REMOTE FILE=PATH..."
+tag=$1 list=$2 remote=$3
+shift 3
+if command -v sha256sum >/dev/null; then hash=(sha256sum); else hash=(shasum -a 256); fi # macOS has the other
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -38,6 +40,9 @@ for pair in "$@"; do
 	[ -f "$from" ] || fail "there is no $from"
 	mkdir -p "$work/to/$(dirname "$to")"
 	cp "$from" "$work/to/$to"
+	# Of the copy: nobody can change that one after it was looked at.
+	got=$("${hash[@]}" <"$work/to/$to")
+	grep -qxF "${got%% *}  ${from#"$(dirname "$list")"/}" "$list" || fail "$from is not the file that $list names; nothing was pushed"
 	git -C "$work/to" add -- "$to"
 done
 # A second run, after one of the others failed, finds nothing to do.
