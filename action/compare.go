@@ -25,6 +25,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/continuousauth/action/internal/wire"
@@ -42,8 +43,9 @@ const (
 	offerWait = 8 * time.Second
 )
 
-// offer begins to compare the packages among files, and gives what ask.Config
-// takes for Details.
+// offer gives what ask.Config takes for Details: the packages among files are
+// compared when the first human opens the prompt. What nobody opens asks no
+// registry.
 func offer(ctx context.Context, getenv func(string) string, files []approvable) func(context.Context) string {
 	registry := getenv("NPM_CONFIG_REGISTRY")
 	if registry == "" {
@@ -53,7 +55,7 @@ func offer(ctx context.Context, getenv func(string) string, files []approvable) 
 		registry = "https://registry.npmjs.org"
 	}
 	done := make(chan string, 1)
-	go func() {
+	compare := func() {
 		ctx, cancel := context.WithTimeout(ctx, compareTime)
 		defer cancel()
 		var parts []string
@@ -71,8 +73,10 @@ func offer(ctx context.Context, getenv func(string) string, files []approvable) 
 			parts = append(parts, "no file is a package for npm, so there is nothing to compare with")
 		}
 		done <- fit(strings.Join(parts, "\n"))
-	}()
+	}
+	var begin sync.Once
 	return func(ctx context.Context) string {
+		begin.Do(func() { go compare() })
 		timer := time.NewTimer(offerWait)
 		defer timer.Stop()
 		select {

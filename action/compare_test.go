@@ -208,6 +208,31 @@ func TestDetailsAlwaysFitTheirEnvelope(t *testing.T) {
 	}
 }
 
+func TestWhatNobodyOpensAsksNoRegistry(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 10)
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(registry.Close)
+	file := approvable{tarball: onDisk(t, pack(t, "package.json", manifest("rocket", "1.4.0", nil))), Artifact: wire.Artifact{Package: "rocket", Version: "1.4.0"}}
+	details := offer(t.Context(), func(v string) string { return map[string]string{"NPM_CONFIG_REGISTRY": registry.URL}[v] }, []approvable{file})
+	select {
+	case <-asked:
+		t.Fatal("the registry was asked before anybody opened the prompt")
+	case <-time.After(200 * time.Millisecond):
+	}
+	for range 2 {
+		if text := details(t.Context()); !strings.Contains(text, "not published yet") {
+			t.Errorf("%q", text)
+		}
+	}
+	if n := len(asked); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
 func TestAnOpeningDoesNotWaitForASlowRegistry(t *testing.T) {
 	t.Parallel()
 	const name = "rocket"

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,7 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 		Inputs map[string]struct {
 			Description string
 			Required    bool
+			Default     string
 		}
 		Outputs map[string]struct{ Description, Value string }
 		Runs    struct {
@@ -63,6 +65,9 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 		if got := request.Env[as]; got != "${{ inputs."+name+" }}" {
 			t.Errorf("%s is %q", as, got)
 		}
+		if name == "details" && in.Default != "true" {
+			t.Error("whoever approves is not offered what has changed")
+		}
 		if in.Description == "" || in.Required != (name == "relay" || name == "project") {
 			t.Errorf("input %s: %+v", name, in)
 		}
@@ -90,10 +95,16 @@ func TestTheActionPassesEveryInputAsAVariableAndNoOtherWay(t *testing.T) {
 			t.Errorf("--%s is no input", flag.Name)
 		}
 	}
-	others := []string{"run", "stage", "approve", "artifacts", "approvals", "receipt"} // of exec and approve
+	others := []string{"run", "stage", "approve", "artifacts", "approvals", "details", "receipt"} // of exec and approve
 	for _, name := range others {
 		if _, there := action.Inputs[name]; !there {
 			t.Errorf("there is no input %s", name)
+		}
+	}
+	// So are those of cfa approve; its words are the input approve.
+	for _, flag := range parser.Model.Children[slices.IndexFunc(parser.Model.Children, func(n *kong.Node) bool { return n.Name == "approve" })].Flags {
+		if _, set := request.Env[variable(flag.Name)]; flag.Name != "help" && !set {
+			t.Errorf("--%s of cfa approve is no input", flag.Name)
 		}
 	}
 	if n := len(parser.Model.Children[0].Flags); n != len(action.Inputs)-len(others)+1 {

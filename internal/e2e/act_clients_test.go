@@ -420,7 +420,7 @@ func TestEachGitHubWorkflowThatPeopleCopyPublishes(t *testing.T) {
 			uploads := t.TempDir()
 			cmd := w.act(text, map[string]string{
 				"package.json": `{"name":"rocket","version":"1.2.3","license":"MIT","main":"index.js","files":["index.js"]}`, "index.js": "",
-			}, "TEST_REGISTRY="+reg.URL(), "TEST_UPLOADS="+uploads, "SSL_CERT_FILE="+filepath.Join(w.dir, "ca.pem"), "NPM_CONFIG_CACHE="+t.TempDir())
+			}, "TEST_REGISTRY="+reg.URL(), "TEST_UPLOADS="+uploads, "NPM_CONFIG_REGISTRY="+reg.URL(), "SSL_CERT_FILE="+filepath.Join(w.dir, "ca.pem"), "NPM_CONFIG_CACHE="+t.TempDir())
 			git(t, cmd.Dir, "tag", "v1.2.3")
 			for action, steps := range actStandIns {
 				version := regexp.MustCompile(`uses: ` + action + `(@\S+)`).FindStringSubmatch(text)
