@@ -201,17 +201,20 @@ jobs:
   publish:
     runs-on: ubuntu-latest
     steps:
+      - name: What an earlier step leaves behind
+        run: |
+          printf '%s\n' CFA_ENV=LEAK CFA_REFUSED=never CFA_PTY_PROMPT=x CFA_STDIN=1 CFA_FD=3 CFA_LINK=x CFA_RETRIES=9 CFA_NO_PACK=1 CFA_OUTPUT=stdout >>"$GITHUB_ENV"
       - name: Publish
         uses: continuousauth/action@main
         env:
           TOOL: ${{ env.TEST_TOOL }}
-          CFA_ENV: OTP
-          CFA_REFUSED: a code is wanted
         with:
           relay: ${{ env.TEST_RELAY }}
           relay-name: localhost
           project: rocket
           service: signer
+          env-name: OTP
+          refused: a code is wanted
           run: |
             echo "signing with $TOOL"
             sh "$TOOL"
