@@ -464,12 +464,13 @@ func (e *execution) run(ctx context.Context, argv []string, code string, change 
 		change(&c)
 	}
 	shown := make(chan struct{})
-	if l := e.row.Link; l != nil && l.Unasked {
-		once := sync.OnceFunc(func() { close(shown) })
-		c.See = func(text string) {
-			if l.Shown.MatchString(text) {
-				once()
-			}
+	once := sync.OnceFunc(func() { close(shown) })
+	c.See = func(text string) {
+		if e.provider.Outputs {
+			e.fences.see(text)
+		}
+		if l := e.row.Link; l != nil && l.Unasked && l.Shown.MatchString(text) {
+			once()
 		}
 	}
 	// Not ctx: a signal that stops this job is the command's to act on.

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A registry that gives a link, and whatever it likes for a token. Its npm is a
+// shell's script.
+func linkRegistry(t *testing.T) (url string, visits *atomic.Int32) {
+	t.Helper()
+	visits = &atomic.Int32{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/auth/cli/"):
+			visits.Add(1)
+		case visits.Load() == 0:
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusAccepted)
+		default:
+			fmt.Fprint(w, `{"token":"a-token-of-the-link"}`)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, visits
+}
+
+// publishes runs cfa exec around that npm, which takes no token but good.
+func publishes(t *testing.T, good string) (ran, *atomic.Int32) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("the npm of this test is a shell's script")
+	}
+	url, visits := linkRegistry(t)
+	bin := t.TempDir()
+	npm := `#!/bin/sh
+if [ "$NPM_CONFIG_OTP" = "$GOOD" ]; then echo "+ x@1.0.0"; exit 0; fi
+echo 'npm error code EOTP' >&2
+echo 'npm error Open this URL in your browser to authenticate:' >&2
+if [ "$NPM_CONFIG_JSON" = true ]; then echo '{"error":{"code":"EOTP","authUrl":"'$REGISTRY'/auth/cli/1","doneUrl":"'$REGISTRY'/done/secret-id"}}'; fi
+exit 1
+`
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := startRelay(t, t.TempDir())
+	e := &environment{lines: append(r.job(t), "CFA_PROJECT=follows")}
+	var out, log bytes.Buffer
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	code := run(t.Context(), []string{"exec", "--no-pack", "--", "npm", "publish"}, stdio{out: &out, err: &log, getenv: e.get, environ: func() []string {
+		return append(os.Environ(), "GOOD="+good, "REGISTRY="+url)
+	}})
+	return ran{code: code, out: out.String(), err: log.String(), env: e}, visits
+}
+
+func TestALinkIsFollowedAndWhatComesOfItIsTreatedAsACode(t *testing.T) {
+	got, visits := publishes(t, "a-token-of-the-link")
+	if got.code != 0 || visits.Load() != 1 || got.out != "+ x@1.0.0\n" {
+		t.Errorf("exit code %d, %d visits, %q\n%s", got.code, visits.Load(), got.out, got.err)
+	}
+	if !strings.Contains(got.err, "::add-mask::a-token-of-the-link") || strings.Contains(got.err, "secret-id") {
+		t.Errorf("the token is not masked, or where to ask for it is in the log:\n%s", got.err)
+	}
+}
+
+// A registry that never takes what it gave must not have a human follow link after
+// link.
+func TestRefusedLinksAreLimitedAsCodesAre(t *testing.T) {
+	got, visits := publishes(t, "nothing")
+	if n := strings.Count(got.err, "request accepted for project"); got.code != 1 || n != 3 || visits.Load() != 3 {
+		t.Errorf("exit code %d, %d requests, %d visits\n%s", got.code, n, visits.Load(), got.err)
+	}
+	if !strings.Contains(got.err, "npm has refused 3 codes: giving up") {
+		t.Errorf("nothing says why:\n%s", got.err)
+	}
+}
+
+func TestTheMannersOfPolling(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{"": pollFirst, "2": 2 * time.Second, "0": pollLeast, "-1": pollFirst, "soon": pollFirst, "86400": pollMost, " 5 ": 5 * time.Second} {
+		if got := retryAfter(header); got != want {
+			t.Errorf("Retry-After %q: %s, want %s", header, got, want)
+		}
+	}
+	for address, good := range map[string]bool{
+		"https://registry.npmjs.org/-/v1/done?authId=x": true, "http://127.0.0.1:4873/done": true, "http://localhost/done": true,
+		"http://registry.npmjs.org/done": false, "https://user@registry.npmjs.org/done": false, "file:///etc/passwd": false, "": false, "https://": false,
+	} {
+		if _, err := pollable(address); (err == nil) != good {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	replies := make(chan func(http.ResponseWriter), 1)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { (<-replies)(w) }))
+	defer s.Close()
+	status := func(code int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.WriteHeader(code) }
+	}
+	body := func(text string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { fmt.Fprint(w, text) }
+	}
+	for name, c := range map[string]struct {
+		reply func(http.ResponseWriter)
+		token string
+		dead  bool
+		fails bool
+	}{
+		"not yet":       {status(202), "", false, false},
+		"slow down":     {status(429), "", false, false},
+		"gone":          {status(404), "", true, true},
+		"a failure":     {status(500), "", false, true},
+		"a token":       {body(`{"token":"abc","more":1}`), "abc", false, false},
+		"no token":      {body(`{}`), "", true, true},
+		"not JSON":      {body(`<html>`), "", true, true},
+		"a line break":  {body(`{"token":"a\nb"}`), "", true, true},
+		"a long one":    {body(`{"token":"` + strings.Repeat("x", 600) + `"}`), "", true, true},
+		"a long answer": {body(strings.Repeat("x", pollBody+1)), "", false, true},
+	} {
+		replies <- c.reply
+		token, _, err := pollOnce(t.Context(), s.Client(), s.URL)
+		if token != c.token || (err == errLinkDead) != c.dead || (err != nil) != c.fails {
+			t.Errorf("%s: %q, %v", name, token, err)
+		}
+	}
+}
+
+// GitHub's runner takes no command, and shows it, while a command of the step has
+// told it so.
+func TestAFencedLogIsOpenedForTheMask(t *testing.T) {
+	t.Parallel()
+	var f fences
+	for _, c := range []struct{ text, want string }{
+		{"hello\n", ""},
+		{"hello\n::stop-commands::abc\n", "abc"},
+		{"hello\n::stop-commands::abc\n::other::\n", "abc"},
+		{"hello\n::stop-commands::abc\n::abc::\nmore\n", ""},
+		{"  ::stop-commands::x y\r\n", "x y"},
+		{"##[stop-commands]v1\n", "v1"},
+	} {
+		if f.see(c.text); f.token() != c.want {
+			t.Errorf("after %q: %q, want %q", c.text, f.token(), c.want)
+		}
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	r := startRelay(t, t.TempDir())
+	e := &environment{lines: append(r.job(t), "CFA_PROJECT=answers")}
+	var log bytes.Buffer
+	code := run(t.Context(), []string{"exec", "--env", "OTP", "--refused", "wanted", "--", "sh", "-c", `echo "::stop-commands::tok"; test "$OTP" || { echo wanted; exit 1; }`},
+		stdio{out: &log, err: &log, getenv: e.get, environ: os.Environ})
+	at := strings.Index(log.String(), "::add-mask::"+testCode)
+	if code != 0 || at < 0 || !strings.HasSuffix(log.String()[:at], "::tok::\n") || !strings.HasPrefix(log.String()[at:], "::add-mask::"+testCode+"\n::stop-commands::tok\n") {
+		t.Errorf("exit code %d: %s", code, &log)
+	}
+}
