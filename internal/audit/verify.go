@@ -1,0 +1,427 @@
+package audit
+
+// Verification: each message against the one before it, against whoever signed
+// its cause, and against the state machine.
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/continuousauth/action/internal/lifecycle"
+	"github.com/continuousauth/action/internal/wire"
+)
+
+// mostProblems are kept; the others are counted. A store that was damaged as a
+// whole has one for each message.
+const mostProblems = 1000
+
+// straddles is how much younger than the oldest message of all the first one of
+// a request may be whose beginning was kept long enough: it has aged out, and a
+// request does not last longer than this.
+const straddles = lifecycle.LongestWait + time.Hour
+
+// Verifier checks a stream, message by message, in order.
+type Verifier struct {
+	// Enrolled says whether a signing key may answer in a project.
+	Enrolled func(project, key string) bool
+
+	Problems []Problem // the first of them
+	Wrong    int       // how many there are
+	Messages int
+	Requests int // subjects of requests
+	Refusals int
+	Left     int64 // refusals that were left out, as the others say
+	Begun    int   // requests whose beginning was kept long enough
+
+	extent Extent
+	next   uint64    // the sequence that is to come
+	oldest time.Time // of the first message
+	chains map[string]*chain
+}
+
+// chain is what is known of a subject.
+type chain struct {
+	hash string
+	rec  []byte // the last record; nil where none can follow it
+	over bool   // ended by a signed word, or a subject of one message
+	bad  bool   // the last message could not be read: what follows it is checked by its hash only
+	q    *asking
+}
+
+// asking is what a request's own envelope says, which never changes.
+type asking struct {
+	project    string
+	digest     wire.Digest
+	responders []string
+}
+
+// NewVerifier is for a stream that reaches from x.First to x.Last.
+func NewVerifier(x Extent, enrolled func(project, key string) bool) *Verifier {
+	return &Verifier{Enrolled: enrolled, extent: x, next: x.First, chains: map[string]*chain{}}
+}
+
+func (v *Verifier) wrong(m Message, format string, args ...any) {
+	v.report(Problem{Seq: m.Seq, Subject: wire.CleanName(m.Subject, 120), Time: m.Time, What: wire.Clean(fmt.Sprintf(format, args...), 500)})
+}
+
+func (v *Verifier) report(p Problem) {
+	v.Wrong++
+	if len(v.Problems) < mostProblems {
+		v.Problems = append(v.Problems, p)
+	}
+}
+
+// Add checks the next message.
+func (v *Verifier) Add(m Message) {
+	v.Messages++
+	if v.oldest.IsZero() {
+		v.oldest = m.Time
+	}
+	v.sequence(m.Seq)
+	c, before := v.chains[m.Subject]
+	if !before {
+		c = &chain{}
+		v.chains[m.Subject] = c
+	}
+	family, rest, _ := strings.Cut(strings.TrimPrefix(m.Subject, Prefix), ".")
+	switch {
+	case !strings.HasPrefix(m.Subject, Prefix) || rest == "":
+		v.wrong(m, "no message of the record has such a subject")
+	case family == "request":
+		if !before {
+			v.Requests++
+		}
+		v.request(m, rest, c, before)
+	case family == "refused":
+		v.Refusals++
+		v.refused(m, c, before)
+	default:
+		v.note(m, family, rest, c, before)
+	}
+	c.hash = lifecycle.Hash(m.Data)
+}
+
+// End says what is missing at the end.
+func (v *Verifier) End() {
+	if v.next <= v.extent.Last {
+		v.report(Problem{Seq: v.next, What: fmt.Sprintf("%s missing at the end, of which the store says that it holds them", sequences(v.next, v.extent.Last))})
+	}
+}
+
+// sequence finds gaps: the store removes from its old end only, and nothing else
+// is allowed to.
+func (v *Verifier) sequence(seq uint64) {
+	switch {
+	case seq < v.next:
+		v.report(Problem{Seq: seq, What: "the sequence does not rise"})
+		return
+	case seq > v.next:
+		v.report(Problem{Seq: v.next, What: fmt.Sprintf("%s missing in the store", sequences(v.next, seq-1))})
+	}
+	v.next = seq + 1
+}
+
+// sequences begins a sentence about one or several.
+func sequences(a, b uint64) string {
+	if a == b {
+		return fmt.Sprintf("sequence %d is", a)
+	}
+	return fmt.Sprintf("sequences %d to %d are", a, b)
+}
+
+// link checks the hash of the message before. It says whether all is well so far.
+func (v *Verifier) link(m Message, prev string, c *chain, before bool) bool {
+	switch {
+	case before && c.over:
+		v.wrong(m, "it comes after an end that nothing comes after")
+	case before && prev == "":
+		v.wrong(m, "it says that it is the first on its subject, and there is one before it")
+	case before && prev != c.hash:
+		v.wrong(m, "the hash of the record before, which it holds, is not that of the record before: one of them was changed, or one between them is missing")
+	case !before && prev != "" && !v.aged(m):
+		v.wrong(m, "it is the first on its subject and names one before it, which is missing and was not old enough to go")
+	default:
+		return true
+	}
+	return false
+}
+
+// aged says whether what came before m on its subject can have aged out.
+func (v *Verifier) aged(m Message) bool {
+	return v.extent.First > 1 && m.Time.Sub(v.oldest) < straddles
+}
+
+func (v *Verifier) request(m Message, key string, c *chain, before bool) {
+	if wire.CheckConnectKey(key) != nil {
+		v.wrong(m, "its subject names no request")
+	}
+	rec, err := lifecycle.Decode(m.Data)
+	if err != nil {
+		v.wrong(m, "%v", err)
+		c.rec, c.bad, c.over = nil, true, false
+		return
+	}
+	linked := v.link(m, rec.Prev, c, before)
+	if rec.Key != key {
+		v.wrong(m, "it is another request's than its subject says")
+	}
+	if c.q == nil {
+		if c.q, err = v.asked(rec, key); err != nil {
+			v.wrong(m, "%v", err)
+		}
+	}
+	in, err := v.cause(rec, c.q)
+	if err != nil {
+		v.wrong(m, "%v", err)
+	}
+	switch {
+	case in == nil || !linked || c.bad:
+	case before || rec.Event == lifecycle.EventAsked:
+		if err := follows(c.rec, m.Data, rec, in); err != nil {
+			v.wrong(m, "%v", err)
+		}
+	default:
+		v.Begun++
+	}
+	c.bad, c.rec = false, m.Data
+	// Only what the relay's clock has ended can go on, by a late word of the job.
+	c.over = rec.State.Final() && (rec.State == lifecycle.StateDone || rec.Event != lifecycle.EventExpired && rec.Event != lifecycle.EventLost && rec.Event != lifecycle.EventUndelivered)
+	if c.over {
+		c.rec = nil
+	}
+}
+
+// follows runs the state machine again: the cause, applied to the record before,
+// must give this record to the byte.
+func follows(before, data []byte, rec lifecycle.Record, in lifecycle.Input) error {
+	var prev *lifecycle.Record
+	if before != nil {
+		p, err := lifecycle.Decode(before)
+		if err != nil {
+			return err
+		}
+		prev = &p
+	}
+	next, err := lifecycle.Apply(prev, in, time.UnixMilli(rec.At))
+	if err != nil {
+		return fmt.Errorf("the record before does not allow it: %w", err)
+	}
+	again, err := next.After(rec.Prev, rec.Op).Encode()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, data) {
+		return fmt.Errorf("%q does not make this of the record before: %s", rec.Event, differs(again, data))
+	}
+	return nil
+}
+
+// differs names the fields that do, never what is in them.
+func differs(a, b []byte) string {
+	var x, y map[string]json.RawMessage
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return "it is another record"
+	}
+	var names []string
+	for name := range x {
+		if !bytes.Equal(x[name], y[name]) {
+			names = append(names, name)
+		}
+	}
+	for name := range y {
+		if _, ok := x[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return "it differs in " + strings.Join(names, ", ")
+}
+
+// asked verifies the job's own request, and that the record says of it what it
+// says.
+func (v *Verifier) asked(rec lifecycle.Record, key string) (*asking, error) {
+	env, err := wire.DecodeEnvelope(rec.Request)
+	if err != nil {
+		return nil, fmt.Errorf("the request: %w", err)
+	}
+	q, err := wire.Open[wire.Request](env, key)
+	if err != nil {
+		return nil, fmt.Errorf("the request is not signed by the key that it is named after: %w", err)
+	}
+	digest, err := wire.DigestOf(env, key)
+	if err != nil {
+		return nil, err
+	}
+	a := &asking{q.Project, digest, q.Responders}
+	for _, c := range []struct {
+		what string
+		same bool
+	}{
+		{"digest", rec.Digest == digest.String()},
+		{"project", rec.Project == q.Project},
+		{"kind", rec.Kind == q.Ask},
+		{"number of approvals", rec.Approvals == max(q.Approvals, 1)},
+		{"deadline", rec.Deadline <= q.Deadline*1000},
+	} {
+		if !c.same {
+			return a, fmt.Errorf("its %s is not that of the request which the job signed", c.what)
+		}
+	}
+	if q.Relay != v.extent.Relay {
+		return a, fmt.Errorf("the request was made to the relay %q", q.Relay)
+	}
+	return a, nil
+}
+
+// cause verifies the envelope that caused a record and gives the input that it
+// was for the state machine; nil where that cannot be said.
+func (v *Verifier) cause(rec lifecycle.Record, q *asking) (lifecycle.Input, error) {
+	switch rec.Event {
+	case lifecycle.EventAsked:
+		return lifecycle.Ask{
+			Key: rec.Key, Digest: rec.Digest, Project: rec.Project, Rule: rec.Rule, Group: rec.Group, Kind: rec.Kind,
+			Request: rec.Request, Deadline: rec.Deadline, Attempts: rec.Attempts, Approvals: rec.Approvals,
+		}, nil
+	case lifecycle.EventUndelivered:
+		return lifecycle.Undelivered{}, nil
+	case lifecycle.EventExpired:
+		return lifecycle.Expire{}, nil
+	case lifecycle.EventLost:
+		return lifecycle.Lost{}, nil
+	}
+	if q == nil {
+		return nil, nil // what it is about is not known, and that was said
+	}
+	env, err := wire.DecodeEnvelope(rec.Cause)
+	if err != nil {
+		return nil, fmt.Errorf("the envelope that caused it: %w", err)
+	}
+	var in lifecycle.Input
+	var digest wire.Digest
+	switch rec.Event {
+	case lifecycle.EventGot:
+		b, e := wire.Open[wire.Got](env, rec.Key)
+		err, digest, in = e, b.Digest, lifecycle.Got{Attempt: b.Attempt, Sealed: b.Sealed.String(), Envelope: rec.Cause}
+	case lifecycle.EventRejected:
+		b, e := wire.Open[wire.Rejected](env, rec.Key)
+		err, digest, in = e, b.Digest, lifecycle.Reject{Attempt: b.Attempt, Why: b.Why, Shut: b.Shut, Envelope: rec.Cause}
+	case lifecycle.EventNext:
+		b, e := wire.Open[wire.Next](env, rec.Key)
+		err, digest, in = e, b.Digest, lifecycle.Next{Attempt: b.Attempt, Envelope: rec.Cause}
+	case lifecycle.EventDone:
+		b, e := wire.Open[wire.Done](env, rec.Key)
+		err, digest, in = e, b.Digest, lifecycle.Done{Outcome: b.Outcome, Envelope: rec.Cause}
+	case lifecycle.EventCancelled:
+		b, e := wire.Open[wire.Cancel](env, rec.Key)
+		err, digest, in = e, b.Digest, lifecycle.Cancel{Why: b.Why, Envelope: rec.Cause}
+	case lifecycle.EventOpened, lifecycle.EventAnswered, lifecycle.EventApproved, lifecycle.EventDeclined:
+		return v.responders(rec, env, q)
+	default:
+		return nil, fmt.Errorf("the event %q is not known here; a newer cfa-relay may have written it", rec.Event)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the job did not sign what caused it: %w", err)
+	}
+	if digest != q.digest {
+		return nil, errors.New("what caused it is about another request")
+	}
+	return in, nil
+}
+
+// responders verifies what a responder signed. Names are the relay's own: a
+// responder signs with its key.
+func (v *Verifier) responders(rec lifecycle.Record, env wire.Envelope, q *asking) (lifecycle.Input, error) {
+	key, err := wire.ClaimedSigner(env)
+	if err != nil {
+		return nil, err
+	}
+	if err := wire.CheckSigningKey(key); err != nil {
+		return nil, fmt.Errorf("what caused it names no responder: %w", err)
+	}
+	var in lifecycle.Input
+	var digest wire.Digest
+	switch rec.Event {
+	case lifecycle.EventOpened:
+		b, e := wire.Open[wire.Challenge](env, key)
+		name := ""
+		if n := len(rec.Opened); n > 0 {
+			name = rec.Opened[n-1].Name
+		}
+		err, digest, in = e, b.Digest, lifecycle.Open{Key: key, Name: name, Attempt: rec.Attempt, Envelope: rec.Cause}
+	case lifecycle.EventAnswered:
+		b, e := wire.Open[wire.Answer](env, key)
+		err, digest, in = e, b.Digest, lifecycle.Answer{Key: key, Name: rec.ByName, Attempt: b.Attempt, Sealed: b.Sealed.String(), Envelope: rec.Cause}
+		if e == nil && (b.Decision != wire.DecisionCode || b.Ask != rec.Kind) {
+			err = errors.New("it is no code for a request of this kind")
+		}
+	case lifecycle.EventApproved:
+		b, e := wire.Open[wire.Answer](env, key)
+		name := ""
+		if i := slices.IndexFunc(rec.Yes, func(y lifecycle.Yes) bool { return y.Key == key && y.Attempt == b.Attempt }); i >= 0 {
+			name = rec.Yes[i].Name
+		}
+		err, digest, in = e, b.Digest, lifecycle.Approve{Key: key, Name: name, Attempt: b.Attempt, Envelope: rec.Cause}
+		if e == nil && (b.Decision != wire.DecisionYes || b.Ask != rec.Kind) {
+			err = errors.New("it is no yes to a request of this kind")
+		}
+	case lifecycle.EventDeclined:
+		b, e := wire.Open[wire.Decline](env, key)
+		err, digest, in = e, b.Digest, lifecycle.Decline{Key: key, Name: rec.ByName, Attempt: b.Attempt, Reason: b.Reason, Envelope: rec.Cause}
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the responder %s did not sign what caused it: %w", key, err)
+	case digest != q.digest:
+		return nil, errors.New("what caused it is about another request")
+	case len(q.responders) > 0 && !slices.Contains(q.responders, key):
+		return in, fmt.Errorf("the responder %s is none of those that the job accepts", key)
+	case len(q.responders) == 0 && !v.Enrolled(q.project, key):
+		// What the job has pinned it has said itself; else the file says it.
+		return in, fmt.Errorf("the responder %s is not enrolled for the project %s; if it was at the time, say so with --former", key, q.project)
+	}
+	return in, nil
+}
+
+// note checks what is recorded beside the requests.
+func (v *Verifier) note(m Message, family, name string, c *chain, before bool) {
+	n, err := lifecycle.DecodeNote(m.Data)
+	if err != nil {
+		v.wrong(m, "%v", err)
+		return
+	}
+	fits := false
+	switch family {
+	case "unbound":
+		fits = n.About == lifecycle.AboutToken && n.Name == name
+	case "dropped":
+		fits = n.About == lifecycle.AboutDropped && n.Key == name
+	default:
+		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
+	}
+	if !fits {
+		v.wrong(m, "the note is not about what its subject says")
+	}
+	v.link(m, n.Prev, c, before)
+	// One for ever: the first key that used a token is the only one.
+	c.over = family == "unbound" || family == "dropped"
+}
+
+func (v *Verifier) refused(m Message, c *chain, before bool) {
+	f, err := lifecycle.DecodeRefusal(m.Data)
+	if err != nil {
+		v.wrong(m, "%v", err)
+		return
+	}
+	v.Left += f.Left
+	// Its chain is as long as a relay runs, so it can have lost any part of its
+	// old end.
+	if !before && f.Prev != "" && v.extent.First > 1 {
+		return
+	}
+	v.link(m, f.Prev, c, before)
+}

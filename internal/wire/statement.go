@@ -1,0 +1,44 @@
+package wire
+
+// Statements: signed bodies that are kept in files, not sent as messages. They
+// may be larger than an envelope on its way may be; what their bodies hold is
+// for whoever makes them to check.
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nkeys"
+)
+
+// SignStatement puts the bytes of a body into an envelope, signed by kp. kind must
+// not be one that messages have: nobody may take a file for one.
+func SignStatement(kind Kind, body []byte, kp nkeys.KeyPair) (Envelope, error) {
+	if kind == "" || len(body) == 0 {
+		return Envelope{}, errors.New("sign: a statement has a kind and a body")
+	}
+	sig, err := kp.Sign(signed(kind, body))
+	if err != nil {
+		return Envelope{}, fmt.Errorf("sign %s: %w", kind, err)
+	}
+	return Envelope{V: Version, Kind: kind, Body: body, Sig: sig}, nil
+}
+
+// OpenStatement verifies that key signed e as a statement of that kind, and only
+// then gives its body.
+func OpenStatement(e Envelope, kind Kind, key string) ([]byte, error) {
+	if e.V != Version {
+		return nil, fmt.Errorf("%w %d: this program speaks version %d; upgrade the older of the two sides", ErrVersion, e.V, Version)
+	}
+	if e.Kind != kind || len(e.Body) == 0 {
+		return nil, malformed("an envelope of another kind where %q was expected", kind)
+	}
+	pub, err := nkeys.FromPublicKey(key)
+	if err != nil {
+		return nil, malformed("not a key")
+	}
+	if err := pub.Verify(signed(kind, e.Body), e.Sig); err != nil {
+		return nil, fmt.Errorf("%s: %w", kind, ErrSignature)
+	}
+	return e.Body, nil
+}
