@@ -47,6 +47,7 @@ type Checkpoint struct {
 	Last   uint64  `json:"last"`   // the newest; First-1: there is none
 	Count  uint64  `json:"count"`  // how many messages there are
 	Hash   string  `json:"hash"`   // over (sequence, subject, hash) of all, in order
+	Keep   int64   `json:"keep"`   // for how long messages were kept then, in seconds
 	Block  uint64  `json:"block"`  // sequences of a block, a power of two; blocks begin at its multiples
 	Blocks []Block `json:"blocks"` // in order, from the one that First is in
 }
@@ -175,7 +176,7 @@ func (l *Ledger) Checkpoint(kp nkeys.KeyPair, now time.Time) ([]byte, Checkpoint
 	if err != nil {
 		return nil, Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	c := Checkpoint{V: 1, Key: pub, Stream: l.extent.Stream, Relay: l.extent.Relay, Made: now.Unix(), First: l.extent.First, Last: l.extent.Last, Block: 1, Blocks: []Block{}}
+	c := Checkpoint{V: 1, Key: pub, Stream: l.extent.Stream, Relay: l.extent.Relay, Made: now.Unix(), First: l.extent.First, Last: l.extent.Last, Keep: l.extent.Keep, Block: 1, Blocks: []Block{}}
 	for c.Last >= c.First && c.Last/c.Block-c.First/c.Block >= mostBlocks {
 		c.Block *= 2
 	}
@@ -321,7 +322,7 @@ func (l *Ledger) aged(c Checkpoint, now time.Time, d *Compared) {
 		return
 	}
 	d.Gone = min(l.extent.First, c.Last+1) - c.First
-	keep := time.Duration(l.extent.Keep) * time.Second
+	keep := time.Duration(min(l.extent.Keep, c.Keep)) * time.Second
 	for i, b := range c.Blocks {
 		start := (c.First/c.Block + uint64(i)) * c.Block
 		to := min(start+c.Block-1, c.Last)

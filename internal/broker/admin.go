@@ -72,6 +72,16 @@ func (r *Relay) serveAdmin(data string) error {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	audits := make(chan struct{}, auditsAtOnce)
+	mux.HandleFunc("GET /v1/audit", func(w http.ResponseWriter, req *http.Request) {
+		select {
+		case audits <- struct{}{}:
+			defer func() { <-audits }()
+			r.serveAudit(w, req)
+		default:
+			http.Error(w, fmt.Sprintf("%d audits are going on already; wait for one of them to end", auditsAtOnce), http.StatusTooManyRequests)
+		}
+	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
 	r.goDo(func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -109,10 +119,19 @@ var ErrNoRelay = errors.New("no relay answers")
 
 // Admin asks a running relay through its socket and gives the answer's body.
 func Admin(ctx context.Context, data, method, path string) ([]byte, error) {
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	body, err := adminStream(ctx, data, method, path)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(io.LimitReader(body, 4<<20))
+}
+
+// adminStream is Admin for an answer that is read as it comes.
+func adminStream(ctx context.Context, data, method, path string) (io.ReadCloser, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", Socket(data))
 	}}}
-	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, method, "http://relay"+path, nil)
 	if err != nil {
 		return nil, err
@@ -125,13 +144,13 @@ func Admin(ctx context.Context, data, method, path string) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("%w at %s; does it run, and as this user? (%w)", ErrNoRelay, Socket(data), err)
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
-	if err != nil {
-		return nil, err
-	}
 	if resp.StatusCode >= 400 {
+		defer resp.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		if err != nil {
+			return nil, err
+		}
 		return nil, errors.New(strings.TrimSpace(string(body)))
 	}
-	return body, nil
+	return resp.Body, nil
 }

@@ -118,6 +118,7 @@ func (r *Relay) callout(m *nats.Msg) {
 	if err != nil {
 		resp.Error = "refused"
 		r.log.Info("decision", "what", "connect", "as", what, "key", key, "outcome", "refused", "why", logged(err))
+		r.recordNotLetIn(key, err)
 	} else if resp.Jwt, err = user.Encode(r.net.users); err != nil {
 		resp.Jwt, resp.Error = "", "refused"
 		r.log.Error("cannot sign a user", "error", err)

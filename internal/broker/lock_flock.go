@@ -11,6 +11,9 @@ import (
 	"syscall"
 )
 
+// locks says that hold keeps others out.
+const locks = true
+
 // hold makes the data directory and locks it for this relay. The lock ends with
 // the process, however that ends, so nothing has to be cleaned up by hand.
 func hold(dir string) (release func(), err error) {

@@ -76,6 +76,7 @@ type Relay struct {
 	challenges *throttle // at most one challenge per responder and request per ChallengeEvery
 	alives     *throttle
 	dropped    *throttle // notes of dropped messages
+	refusals   *refusalLog
 
 	ctx     context.Context // ends with the relay
 	cancel  context.CancelFunc
@@ -139,6 +140,8 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if o.opened != nil {
 		o.opened(r.store)
 	}
+	r.refusals = newRefusalLog(r.store)
+	r.goDo(func() { r.refusals.write(r.ctx) })
 	r.goDo(func() { r.store.follow(r.ctx, r.recordSeen) })
 	if err := r.store.caughtUp(ctx); err != nil {
 		return nil, err
@@ -368,6 +371,7 @@ func (r *Relay) dispatch(m *nats.Msg) {
 		if err != nil {
 			reply = wire.Reply{Refused: r.refusal(err)}
 			r.log.Info("decision", "what", said, "key", key, "outcome", "refused", "code", reply.Refused.Code, "why", logged(err))
+			r.recordRefused(key, said, reply.Refused.Code, m.Data, err)
 		}
 		reply.V = wire.Version
 		if m.Reply == "" {
