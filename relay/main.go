@@ -36,6 +36,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 64
+	exitWrong       = 65 // the record, or a checkpoint, is not as it should be
 	exitUnavailable = 69
 	exitRefused     = 77
 	exitConfig      = 78
@@ -57,6 +58,7 @@ type cli struct {
 	Demo   demoCmd   `cmd:"" help:"Show one whole request: the real programs, a development issuer, you as the human."`
 	Check  checkCmd  `cmd:"" help:"Check a configuration, and say what the relay would say of an ID token."`
 	Status statusCmd `cmd:"" help:"Say how a running relay is."`
+	Audit  auditCmd  `cmd:"" help:"Check, list and follow the record of requests."`
 	Reload reloadCmd `cmd:"" help:"Make a running relay read its configuration anew, as SIGHUP does."`
 }
 
