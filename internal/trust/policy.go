@@ -523,7 +523,7 @@ func (m *Mismatch) Error() string {
 
 // noMatch is all that a stranger is told: whether a project exists, and what its
 // rules say, is nobody's business but its own.
-const noMatch = "there is no such project here, or none of its rules fits this job; whoever runs the relay can see which claim it was in its log, or with `cfa-relay check --token-file`"
+const noMatch = "there is no such project here, or none of its rules fits this job; whoever runs the relay can see which claim it was in its log, with `cfa-relay audit list --refusals`, or with `cfa-relay check --token-file`"
 
 // ToJob is what the job itself may be told: the full text of those rules that
 // name the job's owner, and else one text, the same for a project that there is

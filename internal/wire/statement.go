@@ -7,15 +7,22 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nkeys"
 )
 
-// SignStatement puts the bytes of a body into an envelope, signed by kp. kind must
-// not be one that messages have: nobody may take a file for one.
+// messages are the kinds that a statement must not have: a file would be good as
+// a message.
+var messages = []Kind{
+	KindRequest, KindAlive, KindGot, KindRejected, KindNext, KindDone, KindCancel, KindChallenge, KindAnswer, KindDecline, KindConnect,
+}
+
+// SignStatement puts the bytes of a body into an envelope, signed by kp, of a kind
+// that no message has.
 func SignStatement(kind Kind, body []byte, kp nkeys.KeyPair) (Envelope, error) {
-	if kind == "" || len(body) == 0 {
-		return Envelope{}, errors.New("sign: a statement has a kind and a body")
+	if kind == "" || len(body) == 0 || slices.Contains(messages, kind) {
+		return Envelope{}, errors.New("sign: a statement has a body, and a kind that is no message's")
 	}
 	sig, err := kp.Sign(signed(kind, body))
 	if err != nil {
@@ -30,7 +37,7 @@ func OpenStatement(e Envelope, kind Kind, key string) ([]byte, error) {
 	if e.V != Version {
 		return nil, fmt.Errorf("%w %d: this program speaks version %d; upgrade the older of the two sides", ErrVersion, e.V, Version)
 	}
-	if e.Kind != kind || len(e.Body) == 0 {
+	if e.Kind != kind || len(e.Body) == 0 || slices.Contains(messages, kind) {
 		return nil, malformed("an envelope of another kind where %q was expected", kind)
 	}
 	pub, err := nkeys.FromPublicKey(key)
