@@ -19,7 +19,8 @@ type serveCmd struct {
 	Verbose bool   `help:"Log each connection that is let in, too."`
 }
 
-// Run serves until the process is told to end. SIGHUP reloads the configuration.
+// Run serves until the process is told to end, and then ends what is under way.
+// SIGHUP reloads the configuration.
 func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	config, err := broker.ReadConfig(s.Config)
 	if err != nil {
@@ -44,7 +45,7 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	defer signal.Stop(hup)
 	heap(io.getenv)
 	relay, err := broker.Start(ctx, config, broker.Options{
-		Log:    log,
+		Log: log, Version: version(),
 		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkPath: service.LinkPath,
 	})
 	if err != nil {
@@ -57,6 +58,9 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 	if u := relay.WebSocketURL(); u != "" {
 		fmt.Fprintf(io.out, "serving %s\n", u)
 	}
+	if u := relay.HealthURL(); u != "" {
+		fmt.Fprintf(io.out, "metrics %s/metrics\n", u)
+	}
 	for {
 		select {
 		case <-hup:
@@ -64,6 +68,7 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 				log.Error("reload failed", "error", err)
 			}
 		case <-ctx.Done():
+			relay.Drain()
 			log.Info("relay ends")
 			return nil
 		}

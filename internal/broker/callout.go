@@ -45,47 +45,57 @@ const (
 )
 
 func (r *Relay) serveCallout() error {
-	work := make(chan *nats.Msg, 8192)
+	// With when it came: waiting for a worker is a part of admission.
+	type asked struct {
+		m  *nats.Msg
+		at time.Time
+	}
+	work := make(chan asked, 8192)
 	for range calloutWorkers {
 		r.goDo(func() {
 			for r.ctx.Err() == nil {
 				select {
-				case m := <-work:
-					r.callout(m)
+				case a := <-work:
+					r.callout(a.m, a.at)
 				case <-r.ctx.Done():
 				}
 			}
 			for {
 				select {
-				case m := <-work:
-					r.callout(m)
+				case a := <-work:
+					r.callout(a.m, a.at)
 				default:
 					return
 				}
 			}
 		})
 	}
-	_, err := r.net.callout.QueueSubscribe(calloutSubject, "relay", func(m *nats.Msg) {
+	sub, err := r.net.callout.QueueSubscribe(calloutSubject, "relay", func(m *nats.Msg) {
 		// Whom nobody answers keeps an embedded server from ending until its own
 		// time limit, so this goes on when the workers have ended.
+		now := r.now()
 		if r.ctx.Err() != nil {
-			r.callout(m)
+			r.callout(m, now)
 			return
 		}
 		select {
-		case work <- m:
+		case work <- asked{m, now}:
 		case <-r.ctx.Done():
-			r.callout(m)
+			r.callout(m, now)
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("subscribe to the auth callout: %w", err)
 	}
+	if r.net.server == nil { // else nobody else would answer; see the callback
+		r.takes = append(r.takes, sub)
+	}
 	return r.net.callout.Flush()
 }
 
-// callout answers one question of the server's. No answer is a refusal too.
-func (r *Relay) callout(m *nats.Msg) {
+// callout answers one question of the server's, which came at that time. No
+// answer is a refusal too.
+func (r *Relay) callout(m *nats.Msg, at time.Time) {
 	data := m.Data
 	serverKey := m.Header.Get(xkeyHeader)
 	if r.net.xkey != nil {
@@ -111,6 +121,7 @@ func (r *Relay) callout(m *nats.Msg) {
 	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
 	defer cancel()
 	user, what, err := r.admit(ctx, req)
+	r.meters.judged(what, r.now().Sub(at), err)
 	key := req.ConnectOptions.Nkey
 	if wire.CheckConnectKey(key) != nil {
 		key = "" // it may be a seed, or a token
@@ -187,8 +198,13 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 		user.Expires = r.now().Add(deskLasts).Unix()
 		return user, "responder", nil
 	}
-	if _, err := rules.verifier.Verify(ctx, trust.Evidence{Key: o.Nkey, Token: o.Token}); err != nil {
+	job, err := rules.verifier.Verify(ctx, trust.Evidence{Key: o.Nkey, Token: o.Token})
+	if err != nil {
 		return nil, "job", err
+	}
+	if job.Bound { // another's is made before its job runs, and says nothing of clocks
+		now := r.now()
+		r.meters.offsets.note(job.Issuer.URL, now.Sub(job.IssuedAt), now)
 	}
 	user.Permissions.Pub.Allow.Add(wire.JobSubject(o.Nkey, ">"))
 	// As long as its longest request: the token has proved who connects, and

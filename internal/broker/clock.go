@@ -27,6 +27,8 @@ func (r *Relay) runClock(ctx context.Context) {
 
 // sweep does what is due now.
 func (r *Relay) sweep(ctx context.Context, now time.Time) {
+	// First: a clock that is off ends the rest, and must still be measured.
+	r.store.measureRoom(ctx)
 	asked := false
 	for _, e := range r.store.those(func(*entry) bool { return true }) {
 		due, in := e.rec.Clock(now)
@@ -56,7 +58,6 @@ func (r *Relay) sweep(ctx context.Context, now time.Time) {
 	r.heard.forget(now.Add(-10*time.Minute), func(key string) bool { _, open := r.store.recent(key); return open })
 	r.store.forgetEnded()
 	r.traffic.forget(now)
-	r.store.measureRoom(ctx)
 }
 
 // lost says whether a job has gone: nothing heard for 90 s, then asked by hint,

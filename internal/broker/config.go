@@ -54,6 +54,10 @@ type Listen struct {
 	// Plain lets the WebSocket listener speak without TLS on loopback, behind
 	// a proxy that does TLS.
 	Plain bool `yaml:"plain-websocket"`
+	// Metrics is where metrics and health are served, by HTTP.
+	Metrics string `yaml:"metrics"`
+	// PublicMetrics lets Metrics be off loopback.
+	PublicMetrics bool `yaml:"public-metrics"`
 }
 
 // TLS names the files of the relay's certificate and key, in PEM.
@@ -385,6 +389,9 @@ func (c *Config) checkListen(at func(string, string, ...any) error) error {
 		return at("tls", "needs both cert and key")
 	}
 	secure := c.TLS.Cert != ""
+	if err := c.checkMetrics(at); err != nil {
+		return err
+	}
 	if c.NATS != nil {
 		if c.Listen.NATS != "" || c.Listen.WebSocket != "" {
 			return at("listen", "nats and websocket are the external server's to listen on; remove them, or remove `nats`")
@@ -423,6 +430,25 @@ func (c *Config) checkListen(at func(string, string, ...any) error) error {
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || o != u.Scheme+"://"+u.Host {
 			return at(fmt.Sprintf("listen.origins[%d]", i), "%q is not an origin as browsers send it; write https://host or https://host:port", wire.Clean(o, 80))
 		}
+	}
+	return nil
+}
+
+// checkMetrics keeps metrics on loopback: they are plain HTTP, ask for no
+// password, and name the projects.
+func (c *Config) checkMetrics(at func(string, string, ...any) error) error {
+	if c.Listen.Metrics == "" {
+		if c.Listen.PublicMetrics {
+			return at("listen.public-metrics", "is for listen.metrics, which is missing")
+		}
+		return nil
+	}
+	host, _, err := splitPort(c.Listen.Metrics)
+	if err != nil {
+		return at("listen.metrics", "%q is not host:port", wire.Clean(c.Listen.Metrics, 80))
+	}
+	if !isLoopback(host) && !c.Listen.PublicMetrics {
+		return at("listen.metrics", "%q can be reached from outside, and whoever reaches it reads the projects' names and how much they ask; listen on 127.0.0.1, or set public-metrics: true where a firewall keeps others out", wire.Clean(c.Listen.Metrics, 80))
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 		parts    []string
 	}{
 		{"an unknown key", "data:", "dta:", []string{"line 4: field dta not found; did you mean data?"}},
-		{"an unknown key below", "  nats: 127", "  port: 1\n  nats: 127", []string{"line 3: field port not found (there are nats, websocket, origins, plain-websocket)"}},
+		{"an unknown key below", "  nats: 127", "  port: 1\n  nats: 127", []string{"line 3: field port not found (there are nats, websocket, origins, plain-websocket, metrics, public-metrics)"}},
 		{"an unknown key of a project", "    ci:", "    cj: 1\n    ci:", []string{"line 8: field cj not found; did you mean ci?"}},
 		{"letters that changed places", "host:", "hots:", []string{"line 1: field hots not found; did you mean host?"}},
 		{"an unknown key of a responder", "        sign:", "        key: x\n        sign:", []string{"line 15: field key not found (there are name, connect, sign)"}},

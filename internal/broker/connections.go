@@ -43,6 +43,14 @@ func (c *connections) gone(key string, at time.Time) bool {
 	return ok && !t.Before(at)
 }
 
+// has says whether key is connected.
+func (c *connections) has(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.live[key]
+	return ok
+}
+
 // event is the part of a server's connect and disconnect advisories that counts.
 type event struct {
 	Server struct {

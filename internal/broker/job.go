@@ -50,7 +50,7 @@ func (r *Relay) jobMessage(ctx context.Context, key, verb string, data []byte) (
 // ask takes a request: proves the job, applies the project's rules, records it
 // and tells the humans. The same request again is answered with its state.
 func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wire.Reply, error) {
-	rules := r.rules.Load()
+	rules, began := r.rules.Load(), r.now()
 	c := rules.config
 
 	job, err := rules.verifier.Verify(ctx, trust.Evidence{Key: key, Token: m.Token, Request: &m.Request})
@@ -75,6 +75,9 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 		return r.reply(known), nil
 	case unknown != nil && !errors.Is(unknown, errUnknown):
 		return wire.Reply{}, unknown
+	}
+	if r.draining.Load() {
+		return wire.Reply{}, errDraining
 	}
 	if !r.store.room() {
 		return wire.Reply{}, refuse(wire.RefusedBusy, "the relay's store is nearly full, and the rest is kept for requests that are open", "tell the relay's administrator")
@@ -103,6 +106,7 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 	r.store.know(key, after.accepts)
 	r.log.Info("decision", "what", "request", "key", key, "digest", job.Digest.String(), "project", job.Request.Project, "rule", rule, "outcome", "accepted",
 		"issuer", job.Issuer.URL, "repository", wire.CleanName(job.Facts.Repository, 200), "workflow", wire.CleanName(job.Facts.WorkflowFile, 200), "ref", wire.CleanName(job.Facts.Ref, 200), "run", wire.CleanName(job.Facts.RunID, 40))
+	r.meters.request.Observe(max(0, r.now().Sub(began).Seconds()))
 	r.tellProject(after)
 	return r.reply(after), nil
 }

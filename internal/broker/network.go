@@ -46,6 +46,18 @@ type network struct {
 	listenHost                      string
 	webSocketHost, webSocketProfile string
 	once                            sync.Once // of close
+
+	certificate func() (*tls.Certificate, error) // what new connections get; nil: there is no TLS of this process's
+}
+
+// ownConnection is one of the relay's own, with what it is for.
+type ownConnection struct {
+	name string
+	conn *nats.Conn
+}
+
+func (n *network) own() []ownConnection {
+	return []ownConnection{{"callout", n.callout}, {"client", n.client}, {"store", n.store}, {"system", n.system}}
 }
 
 func (r *Relay) openNetwork(ctx context.Context, c *Config) (*network, error) {
@@ -126,6 +138,9 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 			return nil, err
 		}
 		opts.TLS, opts.TLSConfig, opts.TLSHandshakeFirst, opts.TLSTimeout = true, serverTLS, true, 10
+		n.certificate = func() (*tls.Certificate, error) {
+			return serverTLS.GetCertificate(&tls.ClientHelloInfo{ServerName: c.Host})
+		}
 	}
 	if c.Listen.WebSocket != "" {
 		host, port, err := splitPort(c.Listen.WebSocket)

@@ -44,6 +44,8 @@ type Options struct {
 	// do; nil: none does. What else a project's links may lead to, its `links` in the
 	// file say, by the host alone.
 	LinkPath func(service, host string) (path string, known bool)
+	// Version is this program's, for cfa_build_info.
+	Version string
 
 	// opened is called with the store before anything uses it: tests step in
 	// there, between reading and appending.
@@ -77,6 +79,17 @@ type Relay struct {
 	alives     *throttle
 	dropped    *throttle // notes of dropped messages
 	refusals   *refusalLog
+
+	meters      *meters
+	opened      atomic.Pointer[store]  // store, for who reads it while the relay starts
+	probed      atomic.Pointer[string] // why the last trial to write failed; "": it did not
+	serving     atomic.Bool            // all that Start does is done
+	draining    atomic.Bool            // no new request is taken any more
+	drained     sync.Once
+	takes       []*nats.Subscription // by which it shares work with other relays
+	said        watched              // by watch, to the log
+	healthAddr  string
+	closeHealth func()
 
 	ctx     context.Context // ends with the relay
 	cancel  context.CancelFunc
@@ -114,6 +127,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 		dropped:    newThrottle(time.Minute),
 		slots:      make(chan struct{}, handlersAtOnce),
 	}
+	r.meters, r.said.offset = newMeters(r, o.Version), map[string]bool{}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -125,11 +139,15 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if r.release, err = hold(c.Data); err != nil {
 		return nil, err
 	}
+	if err := r.openHealth(c); err != nil {
+		return nil, err
+	}
 	first, err := r.prepare(c)
 	if err != nil {
 		return nil, err
 	}
 	r.rules.Store(first)
+	r.meters.projects(c)
 	r.warm(ctx, first)
 	if r.net, err = r.openNetwork(ctx, c); err != nil {
 		return nil, err
@@ -137,11 +155,14 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if r.store, err = openStore(ctx, r.net.store, c, r.now, r.log); err != nil {
 		return nil, err
 	}
+	r.store.recorded = r.meters.recorded
 	if o.opened != nil {
 		o.opened(r.store)
 	}
 	r.refusals = newRefusalLog(r.store)
 	r.goDo(func() { r.refusals.write(r.ctx) })
+	r.store.measureRoom(ctx)
+	r.opened.Store(r.store)
 	r.goDo(func() { r.store.follow(r.ctx, r.recordSeen) })
 	if err := r.store.caughtUp(ctx); err != nil {
 		return nil, err
@@ -160,8 +181,11 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if err := r.serveAdmin(c.Data); err != nil {
 		return nil, err
 	}
-	context.AfterFunc(ctx, r.Close)
-	r.log.Info("relay serves", "relay", c.Host, "nats", r.net.clientURL(), "websocket", r.net.webSocketURL(), "projects", len(c.Projects), "responders", len(c.desks))
+	r.watch(r.now())
+	r.goDo(func() { r.runWatch(r.ctx) })
+	context.AfterFunc(ctx, func() { r.Drain(); r.Close() })
+	r.serving.Store(true)
+	r.log.Info("relay serves", "relay", c.Host, "nats", r.net.clientURL(), "websocket", r.net.webSocketURL(), "metrics", r.HealthURL(), "projects", len(c.Projects), "responders", len(c.desks))
 	return r, nil
 }
 
@@ -217,6 +241,7 @@ func (r *Relay) Reload() (err error) {
 	next.keys.Keep(old.keys)
 	r.warm(r.ctx, next)
 	r.rules.Store(next)
+	r.meters.projects(c)
 	old.stop()
 	// Who was enrolled and is not, or for other projects, must not keep a
 	// connection that was granted by the old file.
@@ -284,6 +309,9 @@ func (r *Relay) Close() {
 	if r.release != nil {
 		r.release()
 	}
+	if r.closeHealth != nil {
+		r.closeHealth()
+	}
 }
 
 // Done is closed when the relay has been told to end.
@@ -309,9 +337,11 @@ func (r *Relay) goDo(f func()) {
 // relay that missed what others answered would end living jobs as lost.
 func (r *Relay) serveMessages() error {
 	for _, s := range []string{"cfa.v1.job.*.*", "cfa.v1.desk.*.*"} {
-		if _, err := r.net.client.QueueSubscribe(s, "relay", r.dispatch); err != nil {
+		sub, err := r.net.client.QueueSubscribe(s, "relay", r.dispatch)
+		if err != nil {
 			return fmt.Errorf("subscribe %s: %w", s, err)
 		}
+		r.takes = append(r.takes, sub)
 	}
 	for _, s := range []string{"cfa.v1.job.*.state", "cfa.v1.desk.*.pending"} {
 		if _, err := r.net.client.Subscribe(s, func(m *nats.Msg) {
@@ -337,6 +367,7 @@ func (r *Relay) dispatch(m *nats.Msg) {
 	// reply to go: that could be another's inbox, or the store.
 	if m.Reply != "" && !wire.OwnReply(key, m.Reply) {
 		r.log.Warn("decision", "what", "message dropped", "key", key, "verb", said, "outcome", "refused", "why", "its reply subject is not in its sender's own inbox")
+		r.meters.dropped.Add(1, "reply subject")
 		r.noteDropped(key, wire.CleanName(said, 200)) // written out it can be long
 		return
 	}
@@ -345,9 +376,11 @@ func (r *Relay) dispatch(m *nats.Msg) {
 	switch r.traffic.begin(key, r.now()) {
 	case flooding:
 		r.log.Warn("decision", "what", "connection closed", "key", key, "outcome", "refused", "why", "a flood of messages")
+		r.meters.dropped.Add(1, "flood")
 		r.kick(key)
 		return
 	case tooMuch:
+		r.meters.dropped.Add(1, "flood")
 		return
 	}
 	select {
@@ -370,6 +403,7 @@ func (r *Relay) dispatch(m *nats.Msg) {
 		}
 		if err != nil {
 			reply = wire.Reply{Refused: r.refusal(err)}
+			r.meters.refused(verb, reply.Refused.Code)
 			r.log.Info("decision", "what", said, "key", key, "outcome", "refused", "code", reply.Refused.Code, "why", logged(err))
 			r.recordRefused(key, said, reply.Refused.Code, m.Data, err)
 		}

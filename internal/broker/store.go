@@ -27,6 +27,9 @@ const (
 	droppedPrefix = "cfa.store.v1.dropped."
 )
 
+// errNoRoom is JetStream's word for a stream that may grow beyond its disk.
+const errNoRoom jetstream.ErrorCode = 10047
+
 var (
 	// errUnknown says that there is no such request.
 	errUnknown = errors.New("no such request on this relay")
@@ -44,6 +47,7 @@ type entry struct {
 	// accepts is who may answer, from the request's envelope, which never
 	// changes: nil while that has not been read.
 	accepts *acceptable
+	asked   int64 // when the request was recorded, unix milliseconds; 0: not known here
 }
 
 // acceptable is the signing keys whose answers a request takes; none: any.
@@ -96,9 +100,14 @@ type store struct {
 	own            map[string]*flight // our own appends that follow has not seen, by operation id
 	most           int64              // bytes that the stream may take
 	full           int                // percent of them that are taken
-	ready          chan struct{}      // closed when the index has caught up
-	until          uint64             // the sequence to catch up with
+	report         storeReport        // see measureRoom
+	failed         time.Time          // when an append last failed for another reason than that someone was first
+	lag            func(context.Context) (uint64, error)
+	ready          chan struct{} // closed when the index has caught up
+	until          uint64        // the sequence to catch up with
 
+	// recorded is told each transition that this relay has appended; nil: nobody.
+	recorded func(before *lifecycle.Record, after lifecycle.Record, asked int64)
 	// clock is the time of the stream's leader, by which records are stamped.
 	clock func(context.Context) (time.Time, error)
 }
@@ -138,6 +147,9 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		// Direct gets may come from a replica that lags.
 		AllowDirect: false,
 	})
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == errNoRoom {
+		return nil, fmt.Errorf("store: there is less room for the record than limits.store (%d bytes) lets it take, with a reserve of a quarter of the disk; make room, or lower limits.store: %w", c.Limits.Store, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("store: create stream %s: %w", streamName, err)
 	}
@@ -178,7 +190,7 @@ func (s *store) last(ctx context.Context, key string) (entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.open[key]; known != nil {
-		e.accepts = known.accepts
+		e.accepts, e.asked = known.accepts, known.asked
 	}
 	return e, nil
 }
@@ -226,8 +238,9 @@ func (s *store) transition(ctx context.Context, key string, in lifecycle.Input) 
 		next = next.After(e.hash, operationID())
 		appended, err := s.append(ctx, requestPrefix+key, next, e.seq)
 		if err == nil {
-			appended.accepts = e.accepts
+			appended.accepts, appended.asked = e.accepts, e.asked
 			s.see(appended)
+			s.tell(prev, appended)
 			return appended, nil
 		}
 		// The append may have happened all the same: a time-out can hide a
@@ -237,6 +250,7 @@ func (s *store) transition(ctx context.Context, key string, in lifecycle.Input) 
 		switch {
 		case readErr == nil && again.rec.Op == next.Op:
 			s.see(again)
+			s.tell(prev, again)
 			return again, nil
 		case ctx.Err() != nil || try == 8:
 			return entry{}, fmt.Errorf("%w: append: %w", errStore, err)
@@ -254,6 +268,13 @@ func (s *store) transition(ctx context.Context, key string, in lifecycle.Input) 
 				return e, err
 			}
 		}
+	}
+}
+
+// tell tells who counts of a transition of this relay's.
+func (s *store) tell(before *lifecycle.Record, after entry) {
+	if s.recorded != nil {
+		s.recorded(before, after.rec, after.asked)
 	}
 }
 
@@ -286,6 +307,12 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 	s.mu.Lock()
 	f.acked = err == nil
 	seen := f.seq
+	switch {
+	case err == nil:
+		s.failed = time.Time{}
+	case seen == 0 && ctx.Err() == nil && !wasFirst(err):
+		s.failed = s.now()
+	}
 	if err != nil || seen != 0 {
 		delete(s.own, rec.Op)
 	}
@@ -310,6 +337,12 @@ func (s *store) see(e entry) {
 	}
 	if was && e.accepts == nil {
 		e.accepts = old.accepts
+	}
+	switch {
+	case e.rec.Event == lifecycle.EventAsked:
+		e.asked = e.rec.At
+	case was && e.asked == 0:
+		e.asked = old.asked
 	}
 	if e.rec.State.Final() {
 		if was {
@@ -414,6 +447,15 @@ func (s *store) followOnce(ctx context.Context, from *jetstream.OrderedConsumerC
 	} else if info.NumPending == 0 {
 		s.caught(s.until)
 	}
+	s.mu.Lock()
+	s.lag = func(ctx context.Context) (uint64, error) {
+		info, err := cons.Info(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return info.NumPending, nil
+	}
+	s.mu.Unlock()
 	it, err := cons.Messages()
 	if err != nil {
 		return err
@@ -535,18 +577,22 @@ func (s *store) those(want func(*entry) bool) []*entry {
 // those that are open: each must be able to end.
 const reservePercent = 80
 
-// measureRoom sees how full the store is, and says so before it is too late.
+// measureRoom sees how full the store is, and says so before it is too late; and
+// how far this relay's clock is from the stream's.
 func (s *store) measureRoom(ctx context.Context) {
+	start := s.now()
 	info, err := s.stream.Info(ctx)
 	if err != nil || s.most <= 0 {
 		return
 	}
+	now := s.now()
 	full := int(info.State.Bytes * 100 / uint64(s.most))
 	s.mu.Lock()
 	before := s.full
 	s.full = full
+	s.report = storeReport{at: now, bytes: info.State.Bytes, skew: start.Add(now.Sub(start) / 2).Sub(info.TimeStamp)}
 	s.mu.Unlock()
-	for _, mark := range []int{50, reservePercent} {
+	for _, mark := range []int{60, 70, reservePercent} {
 		if before < mark && full >= mark {
 			s.log.Warn("the store fills; from 80 percent on no new request is taken", "percent", full, "mend", "raise limits.store, or shorten limits.retention")
 		}
