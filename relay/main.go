@@ -20,6 +20,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr, os.Getenv}))
 }
 
@@ -56,6 +57,7 @@ type cli struct {
 
 	Serve  serveCmd  `cmd:"" help:"Run the relay."`
 	Demo   demoCmd   `cmd:"" help:"Show one whole request: the real programs, a development issuer, you as the human."`
+	Init   initCmd   `cmd:"" help:"Write a first configuration: asks on a terminal, or takes flags."`
 	Check  checkCmd  `cmd:"" help:"Check a configuration, and say what the relay would say of an ID token."`
 	Status statusCmd `cmd:"" help:"Say how a running relay is."`
 	Audit  auditCmd  `cmd:"" help:"Check, list and follow the record of requests."`
