@@ -68,6 +68,10 @@ type entry struct {
 	attempt int
 	match   string
 	void    bool // what is being typed is for nothing
+
+	// all are those that one code answers together, in order; id is "" then. turn
+	// are those that are asked next, each for a code of its own.
+	all, turn []answer.Prompt
 }
 
 type entryKind int
@@ -143,6 +147,10 @@ func (m *lineMode) news(p answer.Prompt) {
 		delete(m.prompts, p.ID)
 	}
 	e := m.entry
+	if e != nil && !e.void && e.all != nil {
+		m.newsOfAll(e, p)
+		return
+	}
 	if e == nil || e.id != p.ID || e.void {
 		return
 	}
@@ -167,6 +175,10 @@ func (m *lineMode) question() {
 		}
 		m.surface.ask(fmt.Sprintf("#%d %s (%s): ", e.number, what, hint), hidden)
 	}
+	if e.all != nil {
+		m.questionAll(e, ask)
+		return
+	}
 	switch e.kind {
 	case enterMatch:
 		what := "match code from the job's log"
@@ -188,12 +200,21 @@ func (m *lineMode) enter(l typed) {
 	e := m.entry
 	if e.void {
 		m.entry = nil
+		m.next(e)
 		return
 	}
 	line := strings.TrimSpace(l.line)
 	if l.left || line == "" && e.kind != enterReason && e.kind != enterOpen || line != "" && e.kind == enterOpen {
 		m.entry = nil
-		m.tell.say(e.number, "note", "nothing was sent")
+		said := "nothing was sent"
+		if len(e.turn) > 0 {
+			said += "; nor is the code asked for of " + numbers(e.turn)
+		}
+		m.tell.say(e.number, "note", said)
+		return
+	}
+	if e.all != nil {
+		m.enterAll(e, line)
 		return
 	}
 	switch e.kind {
@@ -228,6 +249,7 @@ func (m *lineMode) enter(l typed) {
 		}
 		m.entry = nil
 		m.tell.say(e.number, "sealed", "only this job can open it; it is on its way")
+		m.next(e)
 	case enterReason:
 		m.entry = nil
 		m.decline(e.id, e.number, line)
@@ -272,6 +294,7 @@ func (m *lineMode) failed(e *entry, err error) {
 		e.kind = enterMatch
 	default:
 		m.entry = nil
+		m.next(e)
 	}
 }
 
@@ -284,6 +307,7 @@ func (m *lineMode) decline(id string, number int, reason string) {
 }
 
 var (
+	allCommand     = regexp.MustCompile(`^(?:a|all)\s*#?([0-9]+)$`)
 	openCommand    = regexp.MustCompile(`^#?([0-9]+)$`)
 	declineCommand = regexp.MustCompile(`^(?:d|decline)\s*#?([0-9]+)(?:\s+(.*))?$`)
 	followCommand  = regexp.MustCompile(`^(?:o|open)\s*#?([0-9]+)$`)
@@ -292,6 +316,7 @@ var (
 )
 
 const help = `1          show prompt #1, and answer it
+a1         show it with all that its run asks for too, and answer them together
 d1         decline it; the reason is asked for
 d1 REASON  decline it for this reason
 o1         open its link
@@ -312,6 +337,12 @@ func (m *lineMode) command(l typed) {
 	if s := openCommand.FindStringSubmatch(line); s != nil {
 		if p, ok := m.find(s[1]); ok {
 			m.open(p)
+		}
+		return
+	}
+	if s := allCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			m.openAll(p)
 		}
 		return
 	}

@@ -87,7 +87,7 @@ func (c *listenCmd) Run(ctx context.Context, std stdio, env environ) error {
 	}
 	desk, err := answer.New(answer.Config{
 		Relay: relay, Connect: k.connect, Sign: k.sign, Trust: first, Askers: []answer.Asker{asker},
-		Log: log, ConnectWithin: c.ConnectWithin, LinkPath: service.LinkPath,
+		Log: log, ConnectWithin: c.ConnectWithin, LinkPath: service.LinkPath, Reusable: service.Reusable,
 	})
 	if err != nil {
 		return err

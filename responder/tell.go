@@ -129,7 +129,15 @@ func (t *teller) asking(p answer.Prompt, seen bool, old telling, next *telling) 
 		return
 	}
 	next.standing, next.attempt, next.why, next.typeMatch = p.Standing, p.Attempt, p.Why, p.TypeMatch
-	t.describe(p)
+	if first, kin := t.kin(p); kin > 0 {
+		t.joins(p, first)
+		if p.Answerable && !t.mute {
+			t.say(p.Number, "your turn", fmt.Sprintf("type a%d to answer all %d of this run together, or %s", first.Number, kin+1, strings.TrimPrefix(t.turn(p), "type ")))
+			return
+		}
+	} else {
+		t.describe(p)
+	}
 	switch {
 	case t.mute || !known(p.Standing):
 	case p.Answerable:
@@ -211,7 +219,10 @@ func asks(ask string) string {
 
 // details are the facts. Everything down to the run comes from the verified ID
 // token.
-func (t *teller) details(p answer.Prompt) {
+func (t *teller) details(p answer.Prompt) { t.rows(p.Number, t.table(p)) }
+
+// table is what details says.
+func (t *teller) table(p answer.Prompt) [][2]string {
 	f := p.Facts
 	commit := f.SHA
 	if len(commit) > 12 {
@@ -257,7 +268,7 @@ func (t *teller) details(p answer.Prompt) {
 	if p.Link != "" {
 		rows = append(rows, [2]string{"link", p.Link})
 	}
-	t.rows(p.Number, rows)
+	return rows
 }
 
 // artifactRows are the files that a prompt is about. What a file is of is the

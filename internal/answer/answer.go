@@ -67,6 +67,12 @@ type Decisions interface {
 	// prompt's snapshots say what becomes of it. ErrCode and ErrMatch are a
 	// human's typing errors; any other error says why this cannot be answered.
 	Answer(ctx context.Context, a Answer) error
+	// AnswerAll gives one code to several prompts of one group, sealed for each
+	// job by itself. What cannot be answered now is left out, and left says why;
+	// with an error nothing was sent at all. It is Answer's, and ErrOneEach where
+	// the service takes a code only once: then the match code counts for each of
+	// them, at this attempt, and Answer is called for one after the other.
+	AnswerAll(ctx context.Context, a Together) (left []LeftOut, err error)
 	// Follow gives the link that a human is to follow, where that is what is
 	// asked, after the same checks as Answer. Nothing is sent: the job sees for
 	// itself what becomes of it.
@@ -86,7 +92,29 @@ type Answer struct {
 	Match   string // the match code as typed, where the prompt demands it
 }
 
+// Together is a human's answer to several prompts that one run asks for together.
+type Together struct {
+	// Members are the prompts, as shown: what has come since gets nothing.
+	Members []Member
+	Code    string
+	Match   string // the match code of any of them, as typed
+}
+
+// Member is one attempt of one prompt.
+type Member struct {
+	ID      string
+	Attempt int
+}
+
+// LeftOut is a member that got nothing.
+type LeftOut struct {
+	ID  string
+	Err error // as Answer's
+}
+
 var (
+	// ErrOneEach says that prompts of a group must each have a code of their own.
+	ErrOneEach = errors.New("the service takes each code once, so that each needs one of its own")
 	// ErrCode says that the code has not the form that the job asked for.
 	ErrCode = errors.New("the code has not the form that was asked for")
 	// ErrMatch says that the typed match code is not the request's.
@@ -170,6 +198,11 @@ type Prompt struct {
 	Match   string // to compare with the job's log; empty where TypeMatch
 	// TypeMatch: the human must type the match code, read off the job's log.
 	TypeMatch bool
+	// Group is equal for verified prompts that one run asks for together: all of
+	// their facts are the same but the job. Empty where a prompt is to be judged
+	// alone. Reusable: the service lets one code be used for each of them.
+	Group    string
+	Reusable bool
 
 	// LinkHost and Link are where a human is to go, where a link is asked for and
 	// its host is allowed: the newest one, for it is made anew with each opening.
@@ -225,6 +258,8 @@ type Config struct {
 	// LinkPath gives the path under which a service's links lead to a host, if they
 	// do; nil: none does.
 	LinkPath func(service, host string) (path string, known bool)
+	// Reusable says whether a service lets a code be used more than once; nil: no.
+	Reusable func(service string) bool
 	// ConnectWithin is how long the first connection may take before Run fails
 	// with dial.ErrUnreachable; 0: for ever. A lost one is sought for ever.
 	ConnectWithin time.Duration
@@ -363,6 +398,7 @@ func (d *Desk) SetTrust(t Trust) {
 		d.trust = t
 		for _, p := range d.prompts {
 			p.proof, p.challenge, p.failed, p.failures = nil, nil, "", 0
+			p.vouchedAt = 0
 			p.nextOpen = p.lastOpen.Add(openEvery)
 		}
 		d.listen()

@@ -3,6 +3,8 @@ package answer
 // What the desk knows of one request, and what of that a human may see.
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
@@ -30,6 +32,7 @@ type prompt struct {
 	takenAt     int
 	last        string // hash of our last answer, to know it again
 	note        string // what became of it
+	vouchedAt   int    // attempt for which a match code of its group was typed
 	agreed      bool   // this responder has said yes, and another person must too
 	end         string // how it ended; set: over
 
@@ -301,6 +304,9 @@ func (d *Desk) typeMatch(p *prompt) bool {
 	if p.request.TypeMatch || p.request.Ask == wire.AskApproval || p.proof == nil || !p.proof.job.Bound {
 		return true
 	}
+	if p.vouchedAt == p.state.Attempt {
+		return false
+	}
 	for _, other := range d.prompts {
 		if other == p || other.request.Project != p.request.Project {
 			continue
@@ -341,6 +347,10 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 	// shows nothing about the log.
 	if s.TypeMatch = d.typeMatch(p); !s.TypeMatch {
 		s.Match = proof.match
+	}
+	if kin := p.kin(t); kin != "" {
+		sum := sha256.Sum256([]byte(kin))
+		s.Group, s.Reusable = hex.EncodeToString(sum[:16]), d.reusable(p)
 	}
 	for _, a := range p.request.Artifacts {
 		s.Artifacts = append(s.Artifacts, Artifact{

@@ -62,18 +62,27 @@ func (d *Desk) answer(a Answer) error {
 
 // answerable finds the prompt that a is meant for, if it may be answered now.
 func (d *Desk) answerable(a Answer, t time.Time) (*prompt, error) {
-	p := d.prompts[a.ID]
+	p, err := d.answerableBut(a.ID, a.Attempt, t)
+	if err != nil {
+		return nil, err
+	}
+	if d.typeMatch(p) && !seal.SameMatch(a.Match, p.proof.match) {
+		return nil, ErrMatch
+	}
+	return p, nil
+}
+
+// answerableBut is answerable but for the match code.
+func (d *Desk) answerableBut(id string, attempt int, t time.Time) (*prompt, error) {
+	p := d.prompts[id]
 	if p == nil {
 		return nil, fmt.Errorf("%w: it is over", ErrNotAnswerable)
 	}
 	if why := d.obstacle(p, t); why != "" {
 		return nil, fmt.Errorf("%w: %s", ErrNotAnswerable, why)
 	}
-	if a.Attempt != p.state.Attempt {
+	if attempt != p.state.Attempt {
 		return nil, fmt.Errorf("%w: the job has asked anew since; open it again", ErrNotAnswerable)
-	}
-	if d.typeMatch(p) && !seal.SameMatch(a.Match, p.proof.match) {
-		return nil, ErrMatch
 	}
 	return p, nil
 }

@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -731,6 +732,61 @@ func TestSeveralPromptsAtOnceAreEachAnswered(t *testing.T) {
 		if got := jobs[i].job.out.String(); got != jobs[i].code+"\n" {
 			t.Fatalf("job %d got %q", i, got)
 		}
+	}
+}
+
+// TestJobsOfOneRunAreAnsweredTogether: three packages of a monorepo ask at once,
+// and the human types one match code and one code; a job of another run that asks
+// beside them gets nothing.
+func TestJobsOfOneRunAreAnsweredTogether(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen(w.humans[0])
+	job := func(name, message string, over map[string]any) *process {
+		claims := maps.Clone(w.claims)
+		maps.Copy(claims, over)
+		w.issuer.AddJob(name, claims)
+		all := append([]string{"request", "--project", project, "--service", "npm", "--output", "stdout", "--message", message}, w.flags...)
+		return start(t, w.issuer.GitHubEnv(name), "cfa", all...)
+	}
+	number := func(message string) string {
+		return h.waitFor(fmt.Sprintf(`#(\d+) the job says: "%s"[^\n]*\n(?:#[^\n]*\n)*?#\d+ your turn`, message))[1]
+	}
+	stranger := job("stranger", "another run", map[string]any{"run_id": "424242", "check_run_id": "99"})
+	other := number("another run")
+	var jobs []*process
+	var last string
+	for i := range 3 {
+		message := fmt.Sprintf("package %d", i)
+		jobs = append(jobs, job(message, message, map[string]any{"check_run_id": strconv.Itoa(100 + i)}))
+		last = number(message)
+	}
+	say := func(line string) {
+		if _, err := io.WriteString(h.in, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("a" + last)
+	if all := h.waitFor(`next line: match code from the log of any of ([#\d, ]+)`)[1]; strings.Count(all, "#") != 3 || slices.Contains(strings.Split(all, ", "), "#"+other) {
+		t.Fatalf("the match code is asked for %s, and the stranger is #%s", all, other)
+	}
+	match := `[0-9A-HJKMNP-TV-Z]{4}-[0-9A-HJKMNP-TV-Z]{4}-[0-9A-HJKMNP-TV-Z]{4}`
+	say(stranger.waitFor(match)[0])
+	h.waitFor(`not sent: that is not this request's match code`)
+	say(jobs[1].waitFor(match)[0])
+	h.waitFor(`next line: code for each of`)
+	say(testCode)
+	for i, j := range jobs {
+		if code := j.wait(); code != 0 {
+			t.Fatalf("job %d ended with %d", i, code)
+		}
+		if got := j.out.String(); got != testCode+"\n" {
+			t.Errorf("job %d got %q", i, got)
+		}
+	}
+	stranger.signal(syscall.SIGTERM)
+	if code := stranger.wait(); code != 82 || stranger.out.String() != "" {
+		t.Errorf("the stranger ended with %d, and got %q", code, stranger.out)
 	}
 }
 

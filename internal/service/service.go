@@ -219,6 +219,13 @@ func LinkPath(name, host string) (path string, known bool) {
 	return "", false
 }
 
+// Reusable says whether a code of the service can be used more than once while it
+// lives: not of one that nobody knows.
+func Reusable(name string) bool {
+	s := Find(name)
+	return s != nil && s.Reuse
+}
+
 // bare is a command line whose first word is a base name, without what starts a
 // tool of an npm project: npx lerna publish is lerna publish.
 func bare(argv []string) []string {

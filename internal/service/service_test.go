@@ -308,3 +308,12 @@ func TestCredentialsComeOfACodeWithoutAnArgument(t *testing.T) {
 		t.Error("a session of 12 s")
 	}
 }
+
+func TestOnlyWhatIsKnownToTakeACodeTwiceIsReusable(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"npm": true, "rubygems": true, "aws": false, Default: false, "nobody-knows": false, "": false} {
+		if got := Reusable(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
