@@ -24,7 +24,7 @@ import (
 // The same walks in each run, as a gate must be; -rapid.seed=0 -rapid.checks=100000 looks further. What fails is printed,
 // and leaves no file.
 func init() {
-	for name, value := range map[string]string{"seed": "20", "steps": "60", "checks": "600", "nofailfile": "true"} {
+	for name, value := range map[string]string{"seed": "20", "steps": "60", "checks": "600", "nofailfile": "true", "shrinktime": "5s"} {
 		if os.Getenv("RAPID_"+strings.ToUpper(name)) == "" {
 			if err := flag.Set("rapid."+name, value); err != nil {
 				panic(err)
