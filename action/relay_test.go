@@ -46,6 +46,7 @@ func (everyone) Check(c server.ClientAuthentication) bool {
 //	nameless   … and names are hidden
 //	declines   a human declines
 //	refuses    no rule fits
+//	barred     a human has declined what the run asked before
 //	waits      nobody answers
 //	deaf       … and a withdrawal is not confirmed
 //
@@ -199,6 +200,9 @@ func (r *relay) handle(t testing.TB, key, verb string, data []byte) (*wire.Reply
 	digest, err := wire.DigestOf(m.Request, key)
 	if err != nil {
 		t.Error(err)
+	}
+	if q.Project == "barred" {
+		return &wire.Reply{Refused: &wire.Refusal{Code: wire.RefusedDeclined, Why: "Ana declined what this run asked, and said: not today", Mend: "a re-run that a person starts can ask"}}, nil
 	}
 	if q.Project == "refuses" {
 		return &wire.Reply{Refused: &wire.Refusal{Code: wire.RefusedPolicy, Why: "no rule\nof ##[error]refuses fits", Mend: "::add-mask::ask"}}, nil

@@ -944,6 +944,24 @@ func TestTheRelaysRefusalSaysWhyAndWhatMendsIt(t *testing.T) {
 	}
 }
 
+func TestARunThatWasDeclinedBeforeEndsAsDeclined(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ why, mend, what, next string }{
+		{"Bob declined what this run asked, and said: not\n::now", "ask them", "the relay asks nobody: Bob declined what this run asked, and said: not<U+000A>::now", "ask them"},
+		{"", "", "the relay asks nobody: a responder declined what this run asked before", "ask them why before a person starts the run again"},
+	} {
+		play(t, nil, func(t *testing.T, g *stage) {
+			g.does(wire.VerbRequest, func(int, message) (wire.Reply, bool) { return refuse(wire.RefusedDeclined, c.why, c.mend) })
+			if f := g.awaits(t.Context()).fails(t, ErrDeclined); f.What != c.what || f.Next != c.next {
+				t.Errorf("%q; %q", f.What, f.Next)
+			}
+			if n := len(g.sent(wire.VerbRequest)); n != 1 {
+				t.Errorf("asked %d times", n)
+			}
+		})
+	}
+}
+
 func TestABusyRelayIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{wire.RefusedBusy, wire.RefusedTooSoon} {

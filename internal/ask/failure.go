@@ -54,6 +54,17 @@ func fail(kind error, what, next string) *Failure {
 // text from outside.
 func refusal(r *wire.Refusal) *Failure {
 	why, mend := wire.Clean(r.Why, 2500), wire.Clean(r.Mend, 1500)
+	if r.Code == wire.RefusedDeclined {
+		// By its word alone, and yet no other end: somebody's no must not look
+		// like a mistake in a file, which is what a refusal is mended in.
+		if why == "" {
+			why = "a responder declined what this run asked before"
+		}
+		if mend == "" {
+			mend = "ask them why before a person starts the run again"
+		}
+		return fail(ErrDeclined, "the relay asks nobody: "+why, mend)
+	}
 	if why == "" {
 		why = "it gave no reason"
 	}

@@ -78,6 +78,16 @@ func (r *Relay) lost(rec lifecycle.Record, now time.Time) lifecycle.Input {
 
 // recordSeen runs for each record that the stream brings, from whichever relay.
 func (r *Relay) recordSeen(e entry) {
+	// The relay that recorded it may have ended before it noted what follows.
+	if e.rec.Event == lifecycle.EventDeclined && e.rec.Group != "" {
+		r.goDo(func() {
+			ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
+			defer cancel()
+			if err := r.store.noteDeclined(ctx, e.rec); err != nil && r.ctx.Err() == nil {
+				r.log.Warn("it is not on record that a run was declined", "request", e.rec.Key, "error", err)
+			}
+		})
+	}
 	// A request may have been accepted by another relay a moment ago: its clock
 	// starts here too.
 	if e.rec.Event == lifecycle.EventAsked && r.now().Sub(time.UnixMilli(e.rec.At)) < time.Minute {

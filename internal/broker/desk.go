@@ -216,13 +216,19 @@ func (r *Relay) decline(ctx context.Context, d *desk, m wire.DeclineMessage) (wi
 		return wire.Reply{}, err
 	}
 	after, err := r.store.transition(ctx, m.Key, lifecycle.Decline{Key: d.sign, Name: d.name, Attempt: b.Attempt, Reason: b.Reason, Envelope: m.Decline.Encode()})
-	if errors.Is(err, lifecycle.ErrSame) {
-		return r.reply(after), nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, lifecycle.ErrSame) {
 		return wire.Reply{}, err
 	}
-	r.decided(wire.VerbDecline, after)
-	r.changed(after.rec.Project, m.Key, after.seq)
+	if err == nil {
+		r.decided(wire.VerbDecline, after)
+		r.changed(after.rec.Project, m.Key, after.seq)
+	}
+	// Not before the decline is on record, as it may come too late; and again
+	// with each repetition of it, as a relay can end between the two.
+	if after.rec.Group != "" {
+		if err := r.store.noteDeclined(ctx, after.rec); err != nil {
+			return wire.Reply{}, err
+		}
+	}
 	return r.reply(after), nil
 }

@@ -5,6 +5,7 @@ package broker
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -294,8 +295,9 @@ func TestAPageFitsInAMessage(t *testing.T) {
 	f := startFixture(t)
 	ana := f.sit(f.ana)
 	var known []string
-	for range 64 {
-		j := f.accepted(rocketRepo, "rocket")
+	for i := range 64 {
+		j := f.runOf(fmt.Sprint(1000+i), "1")
+		must(t, j.send(j.nc))
 		r := ana.say(wire.VerbDecline, f.ana.declineMessage(t, j, 1, strings.Repeat("<", wire.MaxText)))
 		if s := must(t, r); s.State != "declined" {
 			t.Fatalf("%+v", s)

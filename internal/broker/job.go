@@ -85,6 +85,9 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 	if err := r.suitable(c, job.Request); err != nil {
 		return wire.Reply{}, err
 	}
+	if err := r.notDeclined(ctx, job.Request.Project, job.Facts.Group); err != nil {
+		return wire.Reply{}, err
+	}
 	if unknown != nil { // of another request under this key the transition speaks
 		release, err := r.store.reserve(key, place{run: job.Facts.Group, project: job.Request.Project})
 		if err != nil {
@@ -145,6 +148,31 @@ func (r *Relay) suitable(c *Config, q wire.Request) error {
 		}
 	}
 	return nil
+}
+
+// notDeclined refuses a run that a human has declined: a workflow that asks on
+// until somebody gives in is worn down by nobody's no. A CI whose tokens name no
+// run has nothing to tell one by.
+func (r *Relay) notDeclined(ctx context.Context, project, run string) error {
+	if run == "" {
+		return nil
+	}
+	n, declined, err := r.store.declined(ctx, project, run)
+	if err != nil || !declined {
+		return err
+	}
+	who, why := n.Person, n.Why
+	if r.rules.Load().config.Names == "hidden" {
+		who, why = "", ""
+	}
+	if who == "" {
+		who = wire.SomeResponder
+	}
+	what := fmt.Sprintf("%s declined what this run asked (%s)", wire.Clean(who, 64), time.UnixMilli(n.At).UTC().Format("2006-01-02 15:04 UTC"))
+	if why != "" {
+		what += ", and said: " + wire.Clean(why, 500)
+	}
+	return refuse(wire.RefusedDeclined, what, "ask them why; this run cannot ask again, a re-run that a person starts can")
 }
 
 // state answers "I am here, and have revision r".

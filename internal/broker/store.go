@@ -25,6 +25,7 @@ const (
 	requestPrefix = "cfa.store.v1.request."
 	unboundPrefix = "cfa.store.v1.unbound."
 	droppedPrefix = "cfa.store.v1.dropped."
+	declinePrefix = "cfa.store.v1.declined."
 )
 
 // errNoRoom is JetStream's word for a stream that may grow beyond its disk.
@@ -648,4 +649,46 @@ func (s *store) claimToken(ctx context.Context, id, key string) error {
 		return errTokenUsed
 	}
 	return nil
+}
+
+// declinedSubject is where it stands that a run of a CI was declined in a
+// project. A run's name has characters that a subject cannot have.
+func declinedSubject(project, run string) string {
+	return declinePrefix + lifecycle.Hash([]byte(project+"\x00"+run))
+}
+
+// noteDeclined notes that a human has declined what a run asked, so that the run
+// cannot ask again for as long as the record is kept: on each relay and after a
+// restart, and without reading what all others have asked. The first decline of a
+// run is the one that counts.
+func (s *store) noteDeclined(ctx context.Context, rec lifecycle.Record) error {
+	data, err := lifecycle.Note{V: lifecycle.Version, Op: operationID(), At: rec.At, About: lifecycle.AboutDeclined,
+		Name: rec.Group, Key: rec.Key, Person: rec.ByName, Why: rec.Why}.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: declinedSubject(rec.Project, rec.Group), Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return nil // it is there already
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	return nil
+}
+
+// declined says whether a run was declined in a project, and by whom.
+func (s *store) declined(ctx context.Context, project, run string) (lifecycle.Note, bool, error) {
+	m, err := s.stream.GetLastMsgForSubject(ctx, declinedSubject(project, run))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return lifecycle.Note{}, false, nil
+	}
+	if err != nil {
+		return lifecycle.Note{}, false, fmt.Errorf("%w: read: %w", errStore, err)
+	}
+	n, err := lifecycle.DecodeNote(m.Data)
+	if err != nil {
+		return lifecycle.Note{}, false, fmt.Errorf("%w: note %d: %w", errStore, m.Sequence, err)
+	}
+	return n, true, nil
 }

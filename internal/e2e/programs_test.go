@@ -267,6 +267,9 @@ func TestNothingSecretIsWrittenAnywhere(t *testing.T) {
 	h.waitFor(`#1 match code`)
 	say("d 1 not today")
 	ends("declined", j, 80)
+	// Whoever was declined asks no more: a person runs it again.
+	w.claims["run_attempt"] = "2"
+	w.issuer.AddJob("release", w.claims)
 	// The code is typed too late: what it is for is over.
 	j = w.job("--output", "stdout")
 	h.waitFor(`#2 match code`)

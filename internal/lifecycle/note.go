@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -20,6 +21,7 @@ const (
 	AboutPause     About = "pause"     // a workflow's requests are paused until an administrator lifts it; Name: the rule or workflow
 	AboutEnrolment About = "enrolment" // a responder was enrolled for a project, or removed (Until in the past); Name: project
 	AboutToken     About = "token"     // an unbound ID token was used, by this key and by no other; Name: the token's hash
+	AboutDeclined  About = "declined"  // a human has declined what a run of a CI asked; Name: the run, Key: the request's, Person: who
 	AboutDropped   About = "dropped"   // a client's message was dropped, because its reply was to go into another's inbox; Name: its verb, Key: the client's
 )
 
@@ -50,7 +52,7 @@ func (n Note) sound() error {
 		return errors.New("op is not an id, or prev is not a hash")
 	case n.At <= 0 || n.Until < 0:
 		return errors.New("time is missing or negative")
-	case n.About != AboutAway && n.About != AboutPause && n.About != AboutEnrolment && n.About != AboutToken && n.About != AboutDropped:
+	case !slices.Contains([]About{AboutAway, AboutPause, AboutEnrolment, AboutToken, AboutDeclined, AboutDropped}, n.About):
 		return errors.New("about something unknown")
 	case !isText(n.Name, 1, maxText) || !isText(n.Person, 0, MaxName) || !isText(n.Why, 0, MaxWhy):
 		return errors.New("name, person or reason is missing, too long or not plain text")
@@ -60,6 +62,8 @@ func (n Note) sound() error {
 		return errors.New("the envelope is too large or not a JSON object")
 	case n.About == AboutToken && (!isHash(n.Name) || n.Key == ""):
 		return errors.New("a token's note holds its hash and the key that used it")
+	case n.About == AboutDeclined && n.Key == "":
+		return errors.New("a declined run's note holds the key of the request, whose record has the signed decline")
 	case n.About == AboutDropped && n.Key == "":
 		return errors.New("a dropped message's note holds the key that sent it")
 	case n.About == AboutEnrolment && (n.Key == "" || n.Connect == "" || n.Person == ""):

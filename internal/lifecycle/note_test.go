@@ -23,6 +23,9 @@ func notes() map[string]Note {
 		"removed": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Connect, n.Person, n.Until = AboutEnrolment, "rocket", "AKEY", "UKEY", "Ana", 1
 		}),
+		"declined": with(func(n *Note) {
+			n.About, n.Name, n.Key, n.Person, n.Why = AboutDeclined, "1/77/1", "UKEY", "Ana", "not today"
+		}),
 		"dropped": with(func(n *Note) { n.About, n.Name, n.Key = AboutDropped, "state", "UKEY" }),
 		"token": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Envelope = AboutToken, hash, "UKEY", json.RawMessage(`{"v":1}`)
@@ -67,6 +70,7 @@ func TestAnUnsoundNoteIsNotWritten(t *testing.T) {
 		"no name":              func(n *Note) { n.Name = "" },
 		"a control character":  func(n *Note) { n.Why = "a\x1bb" },
 		"a token without hash": func(n *Note) { n.About, n.Name = AboutToken, "x" },
+		"declined, by nothing": func(n *Note) { n.About, n.Key = AboutDeclined, "" },
 		"a token without key":  func(n *Note) { n.About, n.Key = AboutToken, "" },
 		"away without an end":  func(n *Note) { n.About, n.Until = AboutAway, 0 },
 		"enrolled, no name":    func(n *Note) { n.About = AboutEnrolment },

@@ -553,6 +553,7 @@ const (
 	RefusedAttempt   = "attempt"     // another attempt is open
 	RefusedNotYours  = "not-yours"   // this key may not do that here
 	RefusedTooSoon   = "too-soon"    // ask again later
+	RefusedDeclined  = "declined"    // a human has said no to this run of the CI
 	RefusedBusy      = "unavailable" // the relay cannot say now; try again
 )
 
