@@ -4,6 +4,7 @@ package broker
 // never changed afterwards. A reload makes new ones.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/continuousauth/action/internal/ci"
+	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/trust"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -71,6 +73,12 @@ type Limits struct {
 	Wait      Duration `yaml:"wait"`      // the longest that a request may wait; default and maximum 6h
 	Retention Duration `yaml:"retention"` // how long the record is kept; default and minimum 720h, because it is the replay protection
 	Store     int64    `yaml:"store"`     // bytes that the record may take; default 1 GiB. A full store accepts nothing new
+
+	// The rest is for each project, which may have numbers of its own.
+	Open       int `yaml:"open"`         // what may be open at once, where what one run asks for counts once; default 5
+	OpenPerRun int `yaml:"open-per-run"` // of that, how much one run of a CI may have open; default 1
+	PerHour    int `yaml:"per-hour"`     // requests within an hour; default 120
+	Attempts   int `yaml:"attempts"`     // codes that may be refused before a request ends; default 5
 }
 
 // NATS is an external server that the relay joins instead of running its own.
@@ -124,8 +132,12 @@ func (e *IssuerEntry) UnmarshalYAML(n *yaml.Node) error {
 type Project struct {
 	CI         []trust.Rule `yaml:"ci"`
 	Responders []Responder  `yaml:"responders"`
-	Attempts   int          `yaml:"attempts"` // codes that may be refused before a request ends; default 5
-	Links      []string     `yaml:"links"`    // hosts that its jobs' links may lead to, beside those of their service
+	// In the place of the relay's limits of these names.
+	Open       int      `yaml:"open"`
+	OpenPerRun int      `yaml:"open-per-run"`
+	PerHour    int      `yaml:"per-hour"`
+	Attempts   int      `yaml:"attempts"`
+	Links      []string `yaml:"links"` // hosts that its jobs' links may lead to, beside those of their service
 }
 
 // Responder is a human's machine, enrolled for a project.
@@ -366,6 +378,14 @@ func (c *Config) compile(lines map[string]int) error {
 	if c.Limits.Store < 16<<20 {
 		return at("limits.store", "is less than 16 MiB")
 	}
+	for _, l := range c.Limits.asking() {
+		if *l.value == 0 {
+			*l.value = l.usual
+		}
+		if *l.value < 1 || *l.value > l.most {
+			return at("limits."+l.key, "is %d; use 1 to %d", *l.value, l.most)
+		}
+	}
 	if err := c.checkListen(at); err != nil {
 		return err
 	}
@@ -376,6 +396,34 @@ func (c *Config) compile(lines map[string]int) error {
 		return err
 	}
 	return c.compileProjects(at)
+}
+
+// limit is one number that bounds what a project's jobs ask.
+type limit struct {
+	key         string
+	value       *int
+	usual, most int
+}
+
+// maxPerHour is more than any human answers.
+const maxPerHour = 10_000
+
+func (l *Limits) asking() []limit {
+	return []limit{
+		{"open", &l.Open, 5, wire.MaxOpenProject},
+		{"open-per-run", &l.OpenPerRun, 1, wire.MaxOpenRun},
+		{"per-hour", &l.PerHour, 120, maxPerHour},
+		{"attempts", &l.Attempts, 5, lifecycle.MaxRefused},
+	}
+}
+
+// asking is the limits of what a project's jobs ask: its own, where the file
+// says some, and the relay's.
+func (c *Config) asking(project string) Limits {
+	l, p := c.Limits, c.Projects[project]
+	l.Open, l.OpenPerRun = cmp.Or(p.Open, l.Open), cmp.Or(p.OpenPerRun, l.OpenPerRun)
+	l.PerHour, l.Attempts = cmp.Or(p.PerHour, l.PerHour), cmp.Or(p.Attempts, l.Attempts)
+	return l
 }
 
 const (
@@ -596,11 +644,11 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 		if len(p.CI) == 0 {
 			return at(path+".ci", "is empty; without a rule no job can ask")
 		}
-		if p.Attempts == 0 {
-			p.Attempts = 5
-		}
-		if p.Attempts < 1 || p.Attempts > 100 {
-			return at(path+".attempts", "is %d; use 1 to 100", p.Attempts)
+		own := c.asking(name)
+		for _, l := range own.asking() {
+			if *l.value < 1 || *l.value > l.most {
+				return at(path+"."+l.key, "is %d; use 1 to %d", *l.value, l.most)
+			}
 		}
 		if len(p.Links) > maxLinks {
 			return at(path+".links", "has %d hosts; at most %d are allowed", len(p.Links), maxLinks)

@@ -133,6 +133,9 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 		{"a rule for an unknown issuer", "provider: github", "provider: drone", []string{"line 9:", "is not the name of an issuer that is configured here"}},
 		{"a claim that there is not", "        repository_id:", "        repo_id: x\n        repository_id:", []string{"line 10:", "has no claim"}},
 		{"a rule's claim twice", "        repository_id:", "        repository_id: \"3\"\n        repository_id:", []string{"line 11:", "stands twice in this rule"}},
+		{"open", "    ci:", "    open: 65\n    ci:", []string{"line 8: projects.rocket.open: is 65; use 1 to 64"}},
+		{"open per run", "    ci:", "    open-per-run: -1\n    ci:", []string{"line 8: projects.rocket.open-per-run: is -1; use 1 to 16"}},
+		{"per hour", "    ci:", "    per-hour: 10001\n    ci:", []string{"line 8: projects.rocket.per-hour: is 10001; use 1 to 10000"}},
 		{"attempts", "    ci:", "    attempts: 101\n    ci:", []string{"line 8: projects.rocket.attempts: is 101; use 1 to 100"}},
 
 		{"a responder without a name", "      - name: Ana\n        connect", "      - connect", []string{"projects.rocket.responders[0].name: is missing"}},
@@ -298,11 +301,11 @@ func TestEachExampleOfAFileIsTaken(t *testing.T) {
 		}
 		switch name {
 		case "the least":
-			if c.Limits.Wait != Duration(6*time.Hour) || c.Limits.Retention != Duration(720*time.Hour) || c.Limits.Store != 1<<30 || c.Projects["rocket"].Attempts != 5 {
+			if c.Limits.Wait != Duration(6*time.Hour) || c.Limits.Retention != Duration(720*time.Hour) || c.Limits.Store != 1<<30 || c.asking("rocket") != c.Limits || c.Limits.Open != 5 || c.Limits.OpenPerRun != 1 || c.Limits.PerHour != 120 || c.Limits.Attempts != 5 {
 				t.Errorf("defaults: %+v", c)
 			}
 		case "everything":
-			if c.TLS.Cert != "/etc/cfa/cert.pem" || c.Data != "/etc/cfa/data" || c.Projects["rocket"].Attempts != 3 || len(c.issuers) != 3 || len(c.desks) != 2 || c.Names != "hidden" {
+			if c.TLS.Cert != "/etc/cfa/cert.pem" || c.Data != "/etc/cfa/data" || c.asking("rocket").Attempts != 3 || c.asking("rocket").Open != 5 || len(c.issuers) != 3 || len(c.desks) != 2 || c.Names != "hidden" {
 				t.Errorf("%+v", c)
 			}
 			for _, d := range c.desks {

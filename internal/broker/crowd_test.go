@@ -5,8 +5,10 @@ package broker
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -53,7 +55,8 @@ func TestOneProjectHasSixtyFourRequestsOpenAndNoMore(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	dir := t.TempDir()
-	f.start(f.configText(dir, onLoopback), Options{})
+	many := onLoopback + fmt.Sprintf("limits: {open: %d, per-hour: 1000}\n", wire.MaxOpenProject)
+	f.start(f.configText(dir, many), Options{})
 	// The last ones all at once: each must count for the next before it is on record.
 	// Not all of them, because a job that has not asked yet is closed after 10 s.
 	const extra, together = 8, 16
@@ -89,7 +92,101 @@ func TestOneProjectHasSixtyFourRequestsOpenAndNoMore(t *testing.T) {
 	}
 	// A relay that starts anew counts what is on record.
 	f.relay.Close()
-	f.start(f.configText(dir, onLoopback), Options{})
+	f.start(f.configText(dir, many), Options{})
 	late := f.askedBy("rocket", "9")
 	refused(t, late.send(late.nc), wire.RefusedLimit, "the project has 64 requests open")
+}
+
+// linkOf is askedBy for a link, which is another question than a code.
+func (f *fixture) linkOf(project, run string) *job {
+	f.t.Helper()
+	j := f.askedBy(project, run)
+	j.ask(project, func(q *wire.Request) { q.Ask, q.Format = wire.AskLink, "any" })
+	return j
+}
+
+func TestAProjectHasFiveQuestionsOpenAndARunOne(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	dir := t.TempDir()
+	f.start(f.configText(dir, onLoopback), Options{})
+	var first *job
+	// Twelve packages of one run are one question, and four other runs fit in.
+	for range 12 {
+		first = f.askedBy("rocket", "1")
+		must(t, first.send(first.nc))
+	}
+	for run := 2; run <= 5; run++ {
+		j := f.askedBy("rocket", fmt.Sprint(run))
+		must(t, j.send(j.nc))
+	}
+	six := f.askedBy("rocket", "6")
+	refused(t, six.send(six.nc), wire.RefusedLimit, "the project has 5 questions open (what one run asks for counts once)", "answer or decline some", "`projects.rocket.open`")
+	// Whoever waits already is no further question.
+	joins := f.askedBy("rocket", "5")
+	must(t, joins.send(joins.nc))
+	// Another project's humans are others.
+	boat := f.askedBy("boat", "6")
+	must(t, boat.send(boat.nc))
+	// One run asks for one kind of thing at once.
+	link := f.linkOf("boat", "6")
+	refused(t, link.send(link.nc), wire.RefusedLimit, "this run of the CI has 1 question of another kind open, as many as one run may", "`projects.boat.open-per-run`")
+	must(t, boat.cancel())
+	must(t, link.send(link.nc))
+	// A relay that starts anew counts what is on record; and numbers of a
+	// project's own count for it alone.
+	f.relay.Close()
+	own := strings.Replace(f.configText(dir, onLoopback), "  boat:\n", "    open: 6\n    open-per-run: 2\n  boat:\n", 1)
+	f.start(own, Options{})
+	six = f.askedBy("rocket", "6")
+	must(t, six.send(six.nc))
+	seven := f.askedBy("rocket", "7")
+	refused(t, seven.send(seven.nc), wire.RefusedLimit, "the project has 6 questions open")
+	must(t, six.cancel())
+	two := f.linkOf("rocket", "5")
+	must(t, two.send(two.nc))
+	boat = f.askedBy("boat", "6")
+	refused(t, boat.send(boat.nc), wire.RefusedLimit, "this run of the CI has 1 question of another kind open")
+}
+
+func TestAProjectAsksSoManyTimesAnHour(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	dir := t.TempDir()
+	var c clock
+	text := f.configText(dir, onLoopback+"limits: {per-hour: 3}\n")
+	o := Options{Now: c.now, opened: func(s *store) { c.store(s) }}
+	f.start(text, o)
+	for i := range 3 {
+		j := f.askedBy("rocket", fmt.Sprint(i))
+		must(t, j.send(j.nc))
+		// What has ended was asked all the same.
+		must(t, j.cancel())
+	}
+	j := f.askedBy("rocket", "3")
+	refused(t, j.send(j.nc), wire.RefusedLimit, "the project has asked 3 times within an hour, as often as it may; it may again in 1h0m0s", "`projects.rocket.per-hour`")
+	boat := f.askedBy("boat", "3")
+	must(t, boat.send(boat.nc))
+	// Also by a relay that was not there.
+	f.relay.Close()
+	f.start(text, o)
+	j = f.askedBy("rocket", "4")
+	refused(t, j.send(j.nc), wire.RefusedLimit, "asked 3 times within an hour")
+	c.move(time.Hour)
+	f.relay.store.mu.Lock()
+	_, room := f.relay.store.asked["rocket"]
+	f.relay.store.mu.Unlock()
+	if !room {
+		t.Fatal("nothing is remembered, so nothing was counted")
+	}
+	release, err := f.relay.store.reserve("key", place{run: "5", project: "rocket", kind: wire.AskCode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	eventually(t, "what is an hour ago takes no room", func() bool {
+		f.relay.store.mu.Lock()
+		defer f.relay.store.mu.Unlock()
+		return len(f.relay.store.asked) == 0
+	})
 }

@@ -89,7 +89,7 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 		return wire.Reply{}, err
 	}
 	if unknown != nil { // of another request under this key the transition speaks
-		release, err := r.store.reserve(key, place{run: job.Facts.Group, project: job.Request.Project})
+		release, err := r.store.reserve(key, place{run: job.Facts.Group, project: job.Request.Project, kind: job.Request.Ask})
 		if err != nil {
 			return wire.Reply{}, err
 		}
@@ -100,7 +100,7 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 		Key: key, Digest: job.Digest.String(),
 		Project: job.Request.Project, Rule: rule, Group: job.Facts.Group, Kind: job.Request.Ask,
 		Request: m.Request.Encode(), Deadline: r.deadline(job.Request),
-		Attempts: c.Projects[job.Request.Project].Attempts, Approvals: approvals,
+		Attempts: c.asking(job.Request.Project).Attempts, Approvals: approvals,
 	})
 	if err != nil && !errors.Is(err, lifecycle.ErrSame) {
 		return wire.Reply{}, err

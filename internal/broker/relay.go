@@ -156,6 +156,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 		return nil, err
 	}
 	r.store.recorded = r.meters.recorded
+	r.store.limits = func(project string) Limits { return r.rules.Load().config.asking(project) }
 	if o.opened != nil {
 		o.opened(r.store)
 	}

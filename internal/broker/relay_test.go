@@ -186,7 +186,10 @@ func startFixture(t testing.TB) *fixture {
 
 // crowded lets a run and a project have as many requests open as a measurement
 // wants.
-var crowded = Options{opened: func(s *store) { s.perRun, s.perProject = 1<<30, 1<<30 }}
+var crowded = Options{opened: func(s *store) {
+	s.perRun, s.perProject = 1<<30, 1<<30
+	s.limits = func(string) Limits { return Limits{Open: 1 << 30, OpenPerRun: 1 << 30, PerHour: 1 << 30} }
+}}
 
 func (f *fixture) start(text string, o Options) {
 	f.t.Helper()

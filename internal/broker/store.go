@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -95,9 +96,12 @@ type store struct {
 	// How many of the index each run and project has, and who is about to be
 	// added to it: many ask at once, and each must count for the next.
 	runs, projects map[string]int
+	questions      map[string]map[question]int     // by project: what counts once, and how many requests it has
+	asked          map[string]map[string]time.Time // by project: what was asked within the last hour, and when
 	coming         map[string]place
 	perRun         int // the most that may be open of a run
 	perProject     int
+	limits         func(project string) Limits
 	own            map[string]*flight // our own appends that follow has not seen, by operation id
 	most           int64              // bytes that the stream may take
 	full           int                // percent of them that are taken
@@ -114,7 +118,22 @@ type store struct {
 }
 
 // place is what an open request counts for.
-type place struct{ run, project string }
+type place struct{ run, project, kind string }
+
+// question is what counts once, because its humans see it as one: all that a run
+// asks of one kind. Where a CI's tokens name no run, each request is one.
+type question struct{ run, kind, alone string }
+
+func (p place) question(key string) question {
+	if p.run == "" {
+		return question{kind: p.kind, alone: key}
+	}
+	return question{run: p.run, kind: p.kind}
+}
+
+func placeOf(rec lifecycle.Record) place {
+	return place{run: rec.Group, project: rec.Project, kind: rec.Kind}
+}
 
 // flight is an append of ours on its way.
 type flight struct {
@@ -162,6 +181,7 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		js: js, stream: stream, now: now, log: log,
 		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
+		questions: map[string]map[question]int{}, asked: map[string]map[string]time.Time{},
 		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
 		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
 		clock: func(ctx context.Context) (time.Time, error) {
@@ -332,6 +352,12 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 func (s *store) see(e entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if at := time.UnixMilli(e.rec.At); e.rec.Event == lifecycle.EventAsked && s.now().Sub(at) < time.Hour {
+		if s.asked[e.rec.Project] == nil {
+			s.asked[e.rec.Project] = map[string]time.Time{}
+		}
+		s.asked[e.rec.Project][e.rec.Key] = at
+	}
 	old, was := s.open[e.rec.Key]
 	if was && old.seq >= e.seq || s.ended[e.rec.Key] >= e.seq {
 		return
@@ -370,6 +396,19 @@ func (s *store) tally(e entry, n int) {
 			delete(c.of, c.name)
 		}
 	}
+	p := placeOf(e.rec)
+	of := s.questions[p.project]
+	if of == nil {
+		of = map[question]int{}
+		s.questions[p.project] = of
+	}
+	q := p.question(e.rec.Key)
+	if of[q] += n; of[q] <= 0 {
+		delete(of, q)
+	}
+	if len(of) == 0 {
+		delete(s.questions, p.project)
+	}
 }
 
 // reserve makes room for a request that is not on record, or refuses it. What
@@ -383,13 +422,39 @@ func (s *store) reserve(key string, p place) (release func(), err error) {
 	if _, open := s.open[key]; open {
 		return func() {}, nil
 	}
+	limits := s.limits(p.project)
 	run, project := s.runs[p.run], s.projects[p.project]
-	for _, c := range s.coming {
+	questions := maps.Clone(s.questions[p.project])
+	if questions == nil {
+		questions = map[question]int{}
+	}
+	hour, first := 0, s.now() // how many were asked within the last one, and when the first of them
+	for _, at := range s.asked[p.project] {
+		if s.now().Sub(at) >= time.Hour {
+			continue
+		}
+		if hour++; at.Before(first) {
+			first = at
+		}
+	}
+	for k, c := range s.coming {
 		if c.run == p.run {
 			run++
 		}
 		if c.project == p.project {
 			project++
+			questions[c.question(k)]++
+			if _, counted := s.asked[p.project][k]; !counted {
+				hour++
+			}
+		}
+	}
+	own := p.question(key)
+	_, joins := questions[own]
+	others := 0 // what this run has open beside
+	for q := range questions {
+		if q.run == p.run && q != own && p.run != "" {
+			others++
 		}
 	}
 	switch {
@@ -400,6 +465,15 @@ func (s *store) reserve(key string, p place) (release func(), err error) {
 	case project >= s.perProject:
 		return nil, refuse(wire.RefusedLimit, fmt.Sprintf("the project has %d requests open, as many as it may", project),
 			"ask its responders to answer or decline some, or cancel the jobs that nobody needs")
+	case !joins && others >= limits.OpenPerRun:
+		return nil, refuse(wire.RefusedLimit, fmt.Sprintf("this run of the CI has %s of another kind open, as many as one run may", count(limits.OpenPerRun, "question")),
+			fmt.Sprintf("let one end before asking for more; or raise `limits.open-per-run` (or `projects.%s.open-per-run`) in the relay's file", p.project))
+	case !joins && len(questions) >= limits.Open:
+		return nil, refuse(wire.RefusedLimit, fmt.Sprintf("the project has %s open (what one run asks for counts once), as many as it may", count(limits.Open, "question")),
+			fmt.Sprintf("ask its responders to answer or decline some, or cancel the jobs that nobody needs; or raise `limits.open` (or `projects.%s.open`) in the relay's file", p.project))
+	case hour >= limits.PerHour:
+		return nil, refuse(wire.RefusedLimit, fmt.Sprintf("the project has asked %s within an hour, as often as it may; it may again in %s", count(hour, "time"), max(time.Minute, time.Hour-s.now().Sub(first)).Round(time.Minute)),
+			fmt.Sprintf("see what asks so often; or raise `limits.per-hour` (or `projects.%s.per-hour`) in the relay's file", p.project))
 	}
 	s.coming[key] = p
 	return func() {
@@ -407,6 +481,14 @@ func (s *store) reserve(key string, p place) (release func(), err error) {
 		defer s.mu.Unlock()
 		delete(s.coming, key)
 	}, nil
+}
+
+// count is n of a thing, in words.
+func count(n int, of string) string {
+	if n == 1 {
+		return "1 " + of
+	}
+	return fmt.Sprintf("%d %ss", n, of)
 }
 
 // know notes who may answer a request, so that no later message of it has to
@@ -613,6 +695,12 @@ func (s *store) forgetEnded() {
 	defer s.mu.Unlock()
 	if len(s.ended) > 10_000 {
 		clear(s.ended)
+	}
+	for project, keys := range s.asked {
+		maps.DeleteFunc(keys, func(_ string, at time.Time) bool { return s.now().Sub(at) >= time.Hour })
+		if len(keys) == 0 {
+			delete(s.asked, project)
+		}
 	}
 }
 

@@ -925,7 +925,7 @@ func TestALinkIsDoneWhenItsJobSaysSo(t *testing.T) {
 func TestALinkIsPassedOnToKnownHostsOnly(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	text := strings.Replace(f.configText(t.TempDir(), onLoopback), "  rocket:\n", "  rocket:\n    links: [registry.example.com]\n", 1)
+	text := strings.Replace(f.configText(t.TempDir(), onLoopback), "  rocket:\n", "  rocket:\n    open-per-run: 3\n    links: [registry.example.com]\n", 1)
 	f.start(text, Options{LinkPath: func(service, host string) (string, bool) {
 		path, known := map[string]string{"npm www.npmjs.com": "/auth/cli/", "rubygems rubygems.org": "/webauthn_verification/"}[service+" "+host]
 		return path, known
