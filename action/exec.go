@@ -143,6 +143,8 @@ func (x *execCmd) ways(given int) (err error) {
 		if x.row.Prompt, err = regexp.Compile(`(?:` + x.PtyPrompt + `)\s*$`); err != nil {
 			return fmt.Errorf("--pty-prompt: %w", err)
 		}
+	case x.Link != "" && x.Approvals > 1:
+		return errors.New("--approvals: two people can agree to a code, not to a link; to have two people agree, ask them with cfa approve first")
 	case x.Link != "":
 		shown, err := regexp.Compile(x.Link)
 		if err != nil {

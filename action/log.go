@@ -70,6 +70,8 @@ func (l *log) event(e ask.Event) {
 		l.line("the relay says: %s%s", e.State, by)
 	case ask.NewAttempt:
 		l.line("attempt %d: %s", e.Attempt, againWords(e))
+	case ask.Agreed:
+		l.line("%s has agreed, 1 of 2; asking another person for the code", e.Responder)
 	case ask.Taken:
 		l.line("the answer is here, signed by %s", e.Responder)
 	case ask.Reconnecting:
@@ -92,7 +94,7 @@ func againWords(e ask.NewAttempt) string {
 	return map[string]string{
 		wire.ReasonRejected:    "the last code was no good, asking again",
 		wire.ReasonUndelivered: "the last answer never arrived here, asking again",
-		wire.ReasonNext:        "one more is needed",
+		wire.ReasonNext:        "one more answer is needed",
 	}[e.Reason]
 }
 

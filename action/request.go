@@ -34,6 +34,7 @@ type askFlags struct {
 	Service    string        `placeholder:"NAME" help:"What the code is for: npm, rubygems, or any other name of a-z, 0-9, ., _ and -."`
 	Format     string        `placeholder:"FORM" help:"The form of the code: digits:6, digits:6-8, hex:64, alnum:8 or any. Default: what the service takes."`
 	Responders string        `placeholder:"KEYS" help:"Signing keys (A...) that may answer, separated by commas or spaces. Default: any that the relay accepts."`
+	Approvals  int           `default:"1" placeholder:"N" help:"How many people must agree, 1 or 2: with 2 one says yes, and another gives the code. 2 needs --responders. Default: 1."`
 }
 
 type requestCmd struct {
@@ -87,6 +88,12 @@ func (r *askFlags) check() error {
 	if err := checkField(func(q *wire.Request) { q.Responders = pinned }); err != nil {
 		return fmt.Errorf("--responders: %s", plain(err))
 	}
+	switch {
+	case r.Approvals < 0 || r.Approvals > 2: // 0 is for whoever makes these flags without
+		return fmt.Errorf("--approvals is %d; it must be 1 or 2", r.Approvals)
+	case r.Approvals > 1 && len(pinned) < r.Approvals:
+		return fmt.Errorf("--approvals is %d, and --responders names %d: name the signing keys (A...) of all who may agree, or a relay could enrol a second person of its own", r.Approvals, len(pinned))
+	}
 	return nil
 }
 
@@ -112,7 +119,7 @@ func (r *askFlags) config(relay *dial.Relay, provider *ci.Provider, env ci.Env, 
 	return ask.Config{
 		Relay: relay, Provider: provider, Env: env,
 		Project: r.Project, Service: r.Service, Format: r.Format, Message: r.Message,
-		Responders: keys(r.Responders), Timeout: r.Timeout, Tell: say.event,
+		Responders: keys(r.Responders), Approvals: r.Approvals, Timeout: r.Timeout, Tell: say.event,
 	}
 }
 

@@ -49,6 +49,10 @@ func (x *stageCmd) AfterApply() error {
 		x.Service = "npm"
 	}
 	x.Format = "any"
+	if x.Approvals > 1 {
+		// Before anything is staged, which nobody could then be asked about.
+		return errors.New("--approvals: one human approves what is staged, at the registry; to have two people agree, ask them with cfa approve first")
+	}
 	return x.check()
 }
 

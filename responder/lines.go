@@ -412,7 +412,7 @@ func (m *lineMode) open(p answer.Prompt) {
 	if !p.Answerable {
 		return
 	}
-	e := &entry{kind: enterCode, ask: p.Ask, id: p.ID, number: p.Number, attempt: p.Attempt}
+	e := &entry{kind: enterCode, ask: asked(p), id: p.ID, number: p.Number, attempt: p.Attempt}
 	switch {
 	case p.Ask == wire.AskLink && p.LinkHost == "": // a command is to be run, elsewhere
 		m.tell.say(p.Number, "your turn", m.tell.turn(p))
@@ -425,6 +425,15 @@ func (m *lineMode) open(p answer.Prompt) {
 		e.kind = enterOpen
 	}
 	m.entry = e
+}
+
+// asked is what p asks of this human now: of the first of two people a yes, though
+// the job wants a code.
+func asked(p answer.Prompt) string {
+	if p.Yes {
+		return wire.AskApproval
+	}
+	return p.Ask
 }
 
 // openLink is open for who has read the prompt already.

@@ -152,7 +152,9 @@ func (t *teller) turn(p answer.Prompt) string {
 	n := p.Number
 	how := ""
 	switch {
-	case p.Ask == wire.AskApproval:
+	case p.Yes && p.Ask == wire.AskCode:
+		how = fmt.Sprintf("type %d, then the match code from the job's log, which is your yes; another person gives the code", n)
+	case p.Yes:
 		how = fmt.Sprintf("type %d, then the match code from the job's log, which is your yes", n)
 	case p.Ask == wire.AskLink && p.LinkHost == "":
 		how = "run the command above, on a computer of your own; the job sees by itself when that is done"
@@ -194,7 +196,7 @@ func known(s answer.Standing) bool {
 func (t *teller) describe(p answer.Prompt) {
 	switch p.Standing {
 	case answer.Verified:
-		t.say(p.Number, "verified", fmt.Sprintf("%s %s %s, in the project %s", p.Facts.Repository, asks(p.Ask), p.Service, p.Project))
+		t.say(p.Number, "verified", fmt.Sprintf("%s %s %s, in the project %s", p.Facts.Repository, asks(asked(p)), p.Service, p.Project))
 	case answer.Foreign:
 		t.say(p.Number, "mismatch", p.Why)
 	case answer.Unpinned:
@@ -254,7 +256,11 @@ func (t *teller) table(p answer.Prompt) [][2]string {
 	rows = append(rows, [2]string{"the job says", message})
 	rows = append(rows, artifactRows(p)...)
 	if p.Approvals > 1 {
-		rows = append(rows, [2]string{"people", fmt.Sprintf("%d must agree", p.Approvals)})
+		people := fmt.Sprintf("%d must agree", p.Approvals)
+		if p.Agreed > 0 {
+			people = fmt.Sprintf("%d of %d have agreed", p.Agreed, p.Approvals)
+		}
+		rows = append(rows, [2]string{"people", people})
 	}
 	rows = append(rows,
 		[2]string{"match code", match},
@@ -397,7 +403,12 @@ func attemptReason(p answer.Prompt) string {
 		wire.ReasonUndelivered: "the last answer never reached the job",
 		wire.ReasonNext:        "the last code was good, and one more is needed",
 	}[p.Reason]
-	if p.Ask == wire.AskApproval {
+	switch {
+	case p.Ask == wire.AskCode && p.Approvals > 1 && p.Yes:
+		why = map[string]string{wire.ReasonRejected: "the last yes could not be used"}[p.Reason]
+	case p.Ask == wire.AskCode && p.Approvals > 1 && p.Reason == wire.ReasonNext && p.Attempt == 2:
+		why = "one person has agreed, and another must give the code"
+	case p.Ask == wire.AskApproval:
 		switch p.Reason {
 		case wire.ReasonRejected:
 			why = "the last yes could not be used"

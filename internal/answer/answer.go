@@ -62,8 +62,8 @@ type Decisions interface {
 	// itself now, and again before each proof runs out, until the prompt is
 	// over. Called again it asks anew, at most every 5 seconds.
 	Open(id string)
-	// Answer gives a code or, to an approval, the human's yes: no code, and the
-	// match code as typed. nil means that it is signed and on its way, and the
+	// Answer gives a code or, where Prompt.Yes is set, the human's yes: no code, and
+	// the match code as typed. nil means that it is signed and on its way, and the
 	// prompt's snapshots say what becomes of it. ErrCode and ErrMatch are a
 	// human's typing errors; any other error says why this cannot be answered.
 	Answer(ctx context.Context, a Answer) error
@@ -211,7 +211,9 @@ type Prompt struct {
 	// Artifacts are the files that it is about; all but digest and size are the
 	// job's own words.
 	Artifacts []Artifact
-	Approvals int    // people who must agree, of an approval
+	Approvals int    // people who must agree, of an approval or where they are two
+	Agreed    int    // how many of them have, by the job's signed word
+	Yes       bool   // what is asked for now is a yes: no code, and the match code as typed
 	Details   string // the job's own words for who wants to read more; several lines
 
 	Attempt  int

@@ -109,6 +109,96 @@ func TestAYesIsSignedWithItsReceipt(t *testing.T) {
 	}
 }
 
+// Of two people the first says yes, by the match code, and is asked for no code;
+// another is asked for the code alone.
+func TestOfTwoPeopleOneAgreesAndTheOtherGivesTheCode(t *testing.T) {
+	t.Parallel()
+	other, err := wire.NewSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t)
+		o.run()
+		two := func(r *wire.Request) { r.Approvals, r.Responders = 2, []string{o.desk.sign, wire.PublicKey(other)} }
+		j := gullibleJob(t, project, repo, two)
+		match := seal.Match(j.Digest)
+		o.relay.Ask(j)
+		p := o.human.wait(t, j.ID(), "verified", standing(Verified))
+		if !p.Yes || p.Approvals != 2 || p.Agreed != 0 || !p.TypeMatch || p.Match != "" || !p.Answerable {
+			t.Errorf("%+v", p)
+		}
+		for _, a := range []Answer{{Code: "123456", Match: match}, {Match: "AAAA-AAAA-AAAA"}, {}} {
+			a.ID, a.Attempt = j.ID(), 1
+			if err := o.desk.Answer(t.Context(), a); err == nil {
+				t.Errorf("taken: %+v", a)
+			}
+		}
+		if n := len(o.relay.Messages(wire.VerbAnswer)); n != 0 {
+			t.Fatalf("%d answers left", n)
+		}
+		if err := o.desk.Answer(t.Context(), Answer{ID: j.ID(), Attempt: 1, Match: match}); err != nil {
+			t.Fatal(err)
+		}
+		waits := func(p Prompt) bool { return p.Phase == Asking && !p.Answerable && p.Why == agreed }
+		o.human.wait(t, j.ID(), "agreed to", waits)
+		yes := o.relay.Yeses(j)
+		if len(yes) != 1 || yes[0].Key != o.desk.sign || yes[0].Decision != wire.DecisionYes || yes[0].Ask != wire.AskCode || yes[0].Attempt != 1 {
+			t.Fatalf("said: %+v", yes)
+		}
+		opened := len(o.relay.Messages(wire.VerbOpen))
+		j.At(2, wire.ReasonNext)
+		o.relay.Set(j, func(i *wire.Item) { i.State.Attempt, i.State.Reason, i.State.Answer = 2, wire.ReasonNext, nil })
+		o.human.wait(t, j.ID(), "at the second attempt", func(p Prompt) bool { return p.Attempt == 2 && waits(p) })
+		time.Sleep(20 * time.Minute)
+		if n := len(o.relay.Messages(wire.VerbOpen)); n != opened {
+			t.Errorf("asked %d times more", n-opened)
+		}
+		if err := o.desk.Answer(t.Context(), Answer{ID: j.ID(), Attempt: 2, Code: "123456", Match: match}); !errors.Is(err, ErrNotAnswerable) {
+			t.Errorf("a yes and a code by one person: %v", err)
+		}
+
+		// The same from the other's side.
+		k := gullibleJob(t, project, repo, two)
+		k.At(2, wire.ReasonNext)
+		o.relay.Set(j, func(i *wire.Item) { i.State.State = "cancelled" })
+		o.relay.Ask(k)
+		o.relay.Set(k, func(i *wire.Item) { i.State.Attempt, i.State.Reason = 2, wire.ReasonNext })
+		p = o.human.wait(t, k.ID(), "verified", standing(Verified))
+		if p.Yes || p.Approvals != 2 || p.Agreed != 1 || !p.Answerable {
+			t.Errorf("%+v", p)
+		}
+		if err := o.desk.Answer(t.Context(), Answer{ID: k.ID(), Attempt: 2, Code: "123456", Match: seal.Match(k.Digest)}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What asks for a yes and what for the code follows from what the job signed.
+func TestTheJobsWordSaysWhetherAYesIsWanted(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ask       string
+		approvals int
+		attempt   int
+		reason    string
+		want      bool
+	}{
+		{wire.AskCode, 2, 1, wire.ReasonFirst, true},
+		{wire.AskCode, 2, 2, wire.ReasonRejected, true}, // the yes was of no use
+		{wire.AskCode, 2, 2, wire.ReasonNext, false},
+		{wire.AskCode, 2, 3, wire.ReasonRejected, false},
+		{wire.AskCode, 2, 3, wire.ReasonUndelivered, false},
+		{wire.AskCode, 1, 1, wire.ReasonFirst, false},
+		{wire.AskCode, 0, 2, wire.ReasonRejected, false},
+		{wire.AskApproval, 2, 1, wire.ReasonFirst, false}, // whose yes is a receipt
+	} {
+		if got := wantsYes(wire.Request{Ask: c.ask, Approvals: c.approvals}, wire.Alive{Attempt: c.attempt, Reason: c.reason}); got != c.want {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}
+
 // One who has agreed is not asked again, and the prompt says whom it waits for.
 func TestTheFirstOfTwoIsNotAskedAgain(t *testing.T) {
 	t.Parallel()

@@ -59,8 +59,8 @@ func unsupported(r wire.Request, relay, sign string, t time.Time) string {
 		// often than an attack does.
 		name := wire.CleanName(r.Relay, 253)
 		return fmt.Sprintf("it was made for another relay, %s, and the one that passed it on is %s here; if %[1]s is what its administrator calls that relay, start this responder with `--relay-name %[1]s`", name, relay)
-	case r.Approvals > 1 && r.Ask != wire.AskApproval:
-		return "it needs two people for a code or a link, which this version cannot take part in; answer it with a newer one"
+	case r.Approvals > 1 && r.Ask == wire.AskLink:
+		return "it needs two people for a link, which this version cannot take part in; answer it with a newer one"
 	case len(r.Responders) > 0 && !slices.Contains(r.Responders, sign):
 		return "its workflow accepts answers of other responders' keys only; add yours to `responders` there, if it should"
 	}
@@ -262,6 +262,14 @@ func (d *Desk) obstacle(p *prompt, t time.Time) string {
 	return ""
 }
 
+// wantsYes says whether the attempt that alive is about asks for the first of two
+// people's yes, which another's code follows: until the job has signed that it
+// wants one more. A yes that was of no use leaves attempt 2 where 1 was.
+func wantsYes(q wire.Request, alive wire.Alive) bool {
+	return q.Ask == wire.AskCode && q.Approvals > 1 &&
+		(alive.Attempt == 1 || alive.Attempt == 2 && alive.Reason == wire.ReasonRejected)
+}
+
 const agreed = "you have agreed to it, and another person must too"
 
 // stray says why the link of a verified prompt must not be followed, "" if it
@@ -301,7 +309,7 @@ func (d *Desk) stray(p *prompt) string {
 // request of the project is open, which an honest-looking prompt could be
 // mistaken for.
 func (d *Desk) typeMatch(p *prompt) bool {
-	if p.request.TypeMatch || p.request.Ask == wire.AskApproval || p.proof == nil || !p.proof.job.Bound {
+	if p.request.TypeMatch || p.request.Ask == wire.AskApproval || p.proof == nil || !p.proof.job.Bound || wantsYes(p.request, p.proof.alive) {
 		return true
 	}
 	if p.vouchedAt == p.state.Attempt {
@@ -358,8 +366,13 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 			Package: wire.CleanName(a.Package, 214), Version: wire.CleanName(a.Version, 256), Stage: a.Stage,
 		})
 	}
-	if p.request.Ask == wire.AskApproval {
+	if p.request.Ask == wire.AskApproval || p.request.Approvals > 1 {
 		s.Approvals = max(p.request.Approvals, 1)
+	}
+	s.Yes = p.request.Ask == wire.AskApproval || wantsYes(p.request, proof.alive)
+	if s.Approvals > 1 && proof.alive.Attempt > 1 && !wantsYes(p.request, proof.alive) &&
+		(p.request.Ask == wire.AskCode || proof.alive.Reason == wire.ReasonNext) {
+		s.Agreed = 1
 	}
 	s.Details = longText(proof.alive.Details)
 	if p.request.Ask == wire.AskLink && proof.standing == Verified && proof.alive.Link != "" && d.stray(p) == "" {

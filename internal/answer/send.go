@@ -50,6 +50,12 @@ func (d *Desk) answer(a Answer) error {
 	}
 	switch p.request.Ask {
 	case wire.AskCode:
+		if wantsYes(p.request, p.proof.alive) {
+			if a.Code != "" {
+				return fmt.Errorf("%w: it asks for a yes first, and for another person's code after that", ErrNotAnswerable)
+			}
+			return d.agree(p, t)
+		}
 		return d.seal(p, a.Code, t)
 	case wire.AskApproval:
 		if a.Code != "" {
@@ -161,6 +167,25 @@ func (d *Desk) approve(p *prompt, t time.Time) error {
 	}
 	p.note = ""
 	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", attempt, "outcome", "approved", "rule", p.proof.rule)
+	return nil
+}
+
+// agree signs the human's yes to another person's giving the code. It has no
+// receipt: what counts for the job is that code.
+func (d *Desk) agree(p *prompt, t time.Time) error {
+	attempt := p.proof.alive.Attempt
+	env, err := wire.Sign(&wire.Answer{
+		Key: d.sign, Digest: p.digest, Attempt: attempt, Ask: wire.AskCode, Decision: wire.DecisionYes,
+	}, d.config.Sign)
+	if err != nil {
+		return fmt.Errorf("agree: %w", err)
+	}
+	p.held = &held{
+		verb: wire.VerbAnswer, yes: true, msg: wire.AnswerMessage{Key: p.key, Answer: env},
+		attempt: attempt, until: t.Add(wire.KeepAnswer), next: t,
+	}
+	p.note = ""
+	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", attempt, "outcome", "agreed", "rule", p.proof.rule)
 	return nil
 }
 
@@ -310,13 +335,15 @@ func (d *Desk) settle(p *prompt, s wire.State) {
 	}
 }
 
-// settleYes is settle for an approval. Whose yes is on record the relay says
+// settleYes is settle for a yes. Whose yes is on record the relay says
 // only to whom it belongs, so another state ends the waiting, and no more.
 func (d *Desk) settleYes(p *prompt, s wire.State) {
 	switch {
 	case s.State == "pending" && s.Attempt == p.held.attempt:
-	case s.State == "done":
+	case s.State == "done" && p.request.Ask == wire.AskApproval:
 		d.forget(p, "it is approved")
+	case p.request.Ask == wire.AskCode && !final(s.State):
+		d.forget(p, "its job has one yes, and asks another person for the code")
 	case s.State == "pending" && s.Reason == wire.ReasonNext:
 		d.forget(p, "its job has one yes, and asks for another person's")
 	default:

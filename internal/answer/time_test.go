@@ -632,7 +632,7 @@ func TestWhatThisVersionCannotAnswerIsShownWithTheReason(t *testing.T) {
 		{"two people for a link", func(r *wire.Request) {
 			r.Ask, r.Format, r.Approvals, r.Responders = wire.AskLink, "any", 2, []string{wire.PublicKey(other)}
 		}, "two people"},
-		{"two people for a code", func(r *wire.Request) { r.Approvals, r.Responders = 2, []string{wire.PublicKey(other)} }, "two people"},
+		{"two others for a code", func(r *wire.Request) { r.Approvals, r.Responders = 2, []string{wire.PublicKey(other)} }, "other responders' keys"},
 		{"others' keys", func(r *wire.Request) { r.Responders = []string{wire.PublicKey(other)} }, "other responders' keys"},
 		{"a job ahead of time", func(r *wire.Request) { r.Made, r.Deadline = r.Made+420, r.Deadline+420 }, "by more than 5 minutes"},
 		{"another relay", func(r *wire.Request) { r.Relay = "elsewhere.test" }, "another relay, elsewhere.test, and the one that passed it on is relay.test here; if elsewhere.test is what its administrator calls that relay, start this responder with `--relay-name elsewhere.test`"},

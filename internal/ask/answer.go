@@ -92,6 +92,14 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 	case a.Ask != s.cfg.Ask:
 		s.unusable(signer, "it answers another question")
 		return
+	case s.wantsYes() && a.Decision == wire.DecisionYes:
+		s.agree(a)
+		return
+	case s.wantsYes():
+		// No relay that keeps to the protocol has taken it, and its signer is not
+		// to blame for what the relay passes on.
+		s.drop("a code, though another person must agree first")
+		return
 	case s.cfg.Ask == wire.AskApproval && a.Decision == wire.DecisionYes:
 		if line, err = s.approval(a); err != nil {
 			s.unproved(signer, wire.Clean(err.Error(), 200))
@@ -117,6 +125,22 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		code = &plain
 	}
 	s.hold(a, code, line)
+}
+
+// wantsYes says whether a code must not come yet, because two people must agree
+// and nobody has.
+func (s *Session) wantsYes() bool {
+	return s.cfg.Ask == wire.AskCode && s.cfg.Approvals == 2 && !s.backed
+}
+
+// agree takes the first of two people's yes to a code: verified here, as a code
+// is, and followed by the job's own signed wish for the code, which no relay can
+// say in its place. Whoever has agreed gives no code.
+func (s *Session) agree(a wire.Answer) {
+	s.backed, s.spent[a.Key] = true, true
+	s.tell(Agreed{Responder: a.Key})
+	s.queue(wire.VerbNext, &wire.Next{Key: s.id, Digest: s.digest, Attempt: a.Attempt})
+	s.advance(wire.ReasonNext)
 }
 
 // approval makes the receipt of a yes: the statement is built here, from what

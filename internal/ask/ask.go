@@ -186,6 +186,9 @@ func prepare(cfg Config) (*Session, error) {
 		return nil, fmt.Errorf("ask %q: it is a code, a link or an approval", cfg.Ask)
 	case (cfg.Ask == wire.AskLink) != (cfg.Link != nil):
 		return nil, errors.New("ask: who asks to follow a link says how it is made, and nobody else does")
+	case cfg.Ask == wire.AskLink && cfg.Approvals == 2:
+		// Nobody signs that they followed it, so who did cannot be told apart.
+		return nil, errors.New("approvals: two people can agree to a code or to files, and not to a link; ask one person, or have two approve the files first (cfa approve)")
 	}
 	if cfg.Timeout < time.Second || cfg.Timeout > wire.LongestWait {
 		return nil, fmt.Errorf("timeout of %s: it must be from 1s to %s", cfg.Timeout, wire.LongestWait)

@@ -1425,24 +1425,100 @@ func TestNextAsksForOneMore(t *testing.T) {
 	})
 }
 
+// yes is a person's signed yes to somebody else's giving the code.
+func (p person) yes(s *script, attempt int, change func(*wire.Answer)) *wire.Envelope {
+	s.t.Helper()
+	_, _, digest := s.asked()
+	a := wire.Answer{Key: p.key, Digest: digest, Attempt: attempt, Ask: wire.AskCode, Decision: wire.DecisionYes}
+	if change != nil {
+		change(&a)
+	}
+	e, err := wire.Sign(&a, p.sign)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &e
+}
+
 func TestTwoPeopleMustBeTwoKeys(t *testing.T) {
 	t.Parallel()
 	alice, bob := newPerson(t), newPerson(t)
 	play(t, func(c *Config) { c.Approvals, c.Responders = 2, []string{alice.key, bob.key} }, func(t *testing.T, g *stage) {
+		g.state.Ready, g.state.Enrolled = 1, 2
 		w := g.awaits(t.Context())
+		if !g.told.has("two people must agree, and 1 of 2 is on call") {
+			t.Errorf("told %+v", g.told.all())
+		}
+		// A code that comes before anybody has agreed, from whomever.
 		alice.answers(g.script, 1, "111111")
+		bob.answers(g.script, 1, "222222")
+		w.waiting(t)
+		yes := alice.yes(g.script, 1, nil)
+		g.set(func(st *wire.State) { st.Answer = yes })
+		w.waiting(t)
+		if n := step1[wire.Next](t, g.script, wire.VerbNext, 0); n.Attempt != 1 || !g.told.has("Agreed {Responder:"+alice.key) {
+			t.Errorf("next %+v, told %+v", n, g.told.all())
+		}
+		// The yes again, which a relay shows until it has taken in what was signed.
+		g.set(func(*wire.State) {})
+		alice.answers(g.script, 2, "333333")
+		w.waiting(t)
+		if n := len(g.sent(wire.VerbNext)); n != 1 {
+			t.Errorf("next was signed %d times", n)
+		}
+		g.set(func(st *wire.State) { st.Attempt, st.Reason, st.Answer = 2, wire.ReasonNext, nil })
+		bob.answers(g.script, 2, "444444")
+		if code := w.code(t); code != "444444" {
+			t.Errorf("code %q", code)
+		}
+		// Refused by the service: still another than who has agreed.
+		if err := g.job.Reject(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w = g.awaits(t.Context())
+		alice.answers(g.script, 3, "555555")
+		w.waiting(t)
+		bob.answers(g.script, 3, "666666")
 		w.code(t)
+		// Good: both stand behind it, and either may give one more.
 		if err := g.job.Next(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		w = g.awaits(t.Context())
-		alice.answers(g.script, 2, "222222")
-		w.waiting(t)
-		bob.answers(g.script, 2, "333333")
-		if code := w.code(t); code != "333333" {
+		alice.answers(g.script, 4, "777777")
+		if code := w.code(t); code != "777777" {
 			t.Errorf("code %q", code)
 		}
 	})
+}
+
+// A yes counts for two people only if the one who says it has signed it, for this
+// request and attempt, and is accepted.
+func TestAFirstYesThatIsNoneAsksNobodyForTheCode(t *testing.T) {
+	t.Parallel()
+	alice, bob, eve := newPerson(t), newPerson(t), newPerson(t)
+	for name, yes := range map[string]func(s *script) *wire.Envelope{
+		"of a key that is not accepted": func(s *script) *wire.Envelope { return eve.yes(s, 1, nil) },
+		"signed by another": func(s *script) *wire.Envelope {
+			return person{key: alice.key, sign: eve.sign}.yes(s, 1, func(a *wire.Answer) { a.Key = eve.key })
+		},
+		"to another request": func(s *script) *wire.Envelope { return alice.yes(s, 1, func(a *wire.Answer) { a.Digest[0] ^= 1 }) },
+		"to another attempt": func(s *script) *wire.Envelope { return alice.yes(s, 2, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(c *Config) { c.Approvals, c.Responders = 2, []string{alice.key, bob.key} }, func(t *testing.T, g *stage) {
+				w := g.awaits(t.Context())
+				e := yes(g.script)
+				g.set(func(st *wire.State) { st.Answer = e })
+				w.waiting(t)
+				bob.answers(g.script, 1, "111111")
+				w.waiting(t)
+				if n := len(g.sent(wire.VerbNext)); n != 0 {
+					t.Errorf("next was signed %d times", n)
+				}
+			})
+		})
+	}
 }
 
 func TestDoneIsBoundedByItsContext(t *testing.T) {
@@ -1542,6 +1618,10 @@ func TestAWrongConfigurationIsRefusedBeforeAnythingIsAsked(t *testing.T) {
 		"made, not asked for": func(c *Config) { c.Link = func(context.Context) (string, error) { return "", nil } },
 		"approval, no pins":   func(c *Config) { c.Ask = wire.AskApproval },
 		"too many approvals":  func(c *Config) { c.Approvals, c.Responders = 3, []string{good} },
+		"two for a link": func(c *Config) {
+			c.Ask, c.Format, c.Approvals, c.Responders = wire.AskLink, "any", 2, []string{good, wire.PublicKey(newPerson(t).sign)}
+			c.Link = func(context.Context) (string, error) { return "", nil }
+		},
 		"not UTF-8":           func(c *Config) { c.Message = "\xff" },
 		"responder, U not A…": func(c *Config) { c.Responders = []string{wire.PublicKey(newPerson(t).desk)} },
 	} {

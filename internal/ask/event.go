@@ -57,6 +57,10 @@ type NewAttempt struct {
 	Reason  string // wire.ReasonRejected, ReasonUndelivered or ReasonNext
 }
 
+// Agreed says that the first of two people has agreed, and that another is asked
+// for the code.
+type Agreed struct{ Responder string } // verified signing key
+
 // Taken says that an answer was accepted.
 type Taken struct {
 	Responder string // verified signing key
@@ -85,6 +89,7 @@ func (OnCall) event()       {}
 func (Opened) event()       {}
 func (Changed) event()      {}
 func (NewAttempt) event()   {}
+func (Agreed) event()       {}
 func (Taken) event()        {}
 func (Reconnecting) event() {}
 func (Waiting) event()      {}

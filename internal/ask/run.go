@@ -57,6 +57,7 @@ type progress struct {
 	held    *held
 	shut    map[string]bool // signing keys whose answer was unusable
 	spent   map[string]bool // signing keys that agreed, where two people must
+	backed  bool            // somebody has agreed that another gives the code
 
 	outbox   []*step
 	done     bool // Done was confirmed, or could not be any more
@@ -388,8 +389,11 @@ func (s *Session) accept(state *wire.State) {
 	if len(s.cfg.Responders) == 0 {
 		s.tell(Warning{"no responders are pinned: any key that the relay accepts can answer"})
 	}
-	if !s.onDuty {
+	switch {
+	case !s.onDuty:
 		s.tell(OnCall{Enrolled: state.Enrolled})
+	case s.cfg.Approvals > state.Ready:
+		s.tell(Warning{fmt.Sprintf("two people must agree, and 1 of %d is on call; this waits for another to start cfa-responder", state.Enrolled)})
 	}
 	s.learn(state)
 }

@@ -27,9 +27,10 @@ func (s *Session) learn(st *wire.State) {
 	}
 	s.rev = st.Rev
 	s.limit(st.Deadline)
-	if st.Answer != nil && s.cfg.Ask == wire.AskApproval && s.held == nil {
-		// An approval has no hint of its own: the state holds it, and with the
-		// last one the request is over at once.
+	yes := s.cfg.Ask == wire.AskApproval || s.wantsYes() && st.State == statePending
+	if st.Answer != nil && yes && s.held == nil {
+		// A yes has no hint of its own: the state holds it, and with the last one
+		// of an approval the request is over at once.
 		s.answer(st.Answer, nil)
 		if s.held == nil && s.told != nil {
 			return // it was signed, and is no good: the relay's own word says less

@@ -89,7 +89,12 @@ func (s *Session) decide(st *step) {
 	if st.verb == wire.VerbDone {
 		return
 	}
-	if st.verb == wire.VerbNext && s.cfg.Approvals == 2 {
+	switch {
+	case st.verb != wire.VerbNext || s.cfg.Approvals != 2:
+	case s.cfg.Ask == wire.AskCode:
+		// Two people stand behind it by now: one more code may come from either.
+		clear(s.spent)
+	default:
 		s.spent[s.held.responder] = true
 	}
 	s.held = nil

@@ -137,7 +137,8 @@ type Project struct {
 	OpenPerRun int      `yaml:"open-per-run"`
 	PerHour    int      `yaml:"per-hour"`
 	Attempts   int      `yaml:"attempts"`
-	Links      []string `yaml:"links"` // hosts that its jobs' links may lead to, beside those of their service
+	Approvals  int      `yaml:"approvals"` // people who must agree to each request, 1 or 2; default 1
+	Links      []string `yaml:"links"`     // hosts that its jobs' links may lead to, beside those of their service
 }
 
 // Responder is a human's machine, enrolled for a project.
@@ -649,6 +650,12 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 			if *l.value < 1 || *l.value > l.most {
 				return at(path+"."+l.key, "is %d; use 1 to %d", *l.value, l.most)
 			}
+		}
+		if p.Approvals < 0 || p.Approvals > 2 {
+			return at(path+".approvals", "is %d; use 1 or 2", p.Approvals)
+		}
+		if p.Approvals == 2 && len(p.Responders) < 2 {
+			return at(path+".approvals", "is 2, and the project has %d responder; two people must agree, each by their own", len(p.Responders))
 		}
 		if len(p.Links) > maxLinks {
 			return at(path+".links", "has %d hosts; at most %d are allowed", len(p.Links), maxLinks)

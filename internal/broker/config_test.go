@@ -133,6 +133,8 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 		{"a rule for an unknown issuer", "provider: github", "provider: drone", []string{"line 9:", "is not the name of an issuer that is configured here"}},
 		{"a claim that there is not", "        repository_id:", "        repo_id: x\n        repository_id:", []string{"line 10:", "has no claim"}},
 		{"a rule's claim twice", "        repository_id:", "        repository_id: \"3\"\n        repository_id:", []string{"line 11:", "stands twice in this rule"}},
+		{"approvals", "    ci:", "    approvals: 3\n    ci:", []string{"line 8: projects.rocket.approvals: is 3; use 1 or 2"}},
+		{"approvals of one person", "    ci:", "    approvals: 2\n    ci:", []string{"line 8: projects.rocket.approvals: is 2, and the project has 1 responder"}},
 		{"open", "    ci:", "    open: 65\n    ci:", []string{"line 8: projects.rocket.open: is 65; use 1 to 64"}},
 		{"open per run", "    ci:", "    open-per-run: -1\n    ci:", []string{"line 8: projects.rocket.open-per-run: is -1; use 1 to 16"}},
 		{"per hour", "    ci:", "    per-hour: 10001\n    ci:", []string{"line 8: projects.rocket.per-hour: is 10001; use 1 to 10000"}},

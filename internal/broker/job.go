@@ -135,6 +135,10 @@ func (r *Relay) suitable(c *Config, q wire.Request) error {
 	if made := time.Unix(q.Made, 0).Sub(now); made > 5*time.Minute || made < -15*time.Minute {
 		return refuse(wire.RefusedLimit, "the request was not made just now", "is the job's clock right?")
 	}
+	if people := c.Projects[q.Project].Approvals; people > max(q.Approvals, 1) {
+		return refuse(wire.RefusedPolicy, fmt.Sprintf("in this project %d people must agree, and the request asks for 1", people),
+			"set the Action's input `approvals` to 2 (cfa --approvals 2), and name the signing keys of those who may agree in `responders`")
+	}
 	if len(q.Responders) > 0 {
 		able := 0
 		for _, e := range c.enrolled(q.Project) {
@@ -405,7 +409,7 @@ func (r *Relay) view(e entry) wire.State {
 	case lifecycle.StatePending:
 		// The first of two: the job checks it before it signs that it wants the
 		// second.
-		if n := len(e.rec.Yes); n > 0 && e.rec.Yes[n-1].Attempt == e.rec.Attempt && e.rec.Kind == lifecycle.KindApproval {
+		if n := len(e.rec.Yes); n > 0 && e.rec.Yes[n-1].Attempt == e.rec.Attempt {
 			if env, err := wire.DecodeEnvelope(e.rec.Yes[n-1].Envelope); err == nil {
 				s.Answer = &env
 			}

@@ -499,3 +499,43 @@ func TestHiddenNamesAreInNothingThatAJobIsSent(t *testing.T) {
 		})
 	}
 }
+
+// Two people is what a project can demand: a job asks for them itself, because it
+// is the job that checks them.
+func TestAProjectThatWantsTwoPeopleRefusesToAskOne(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.start(strings.Replace(f.configText(t.TempDir(), onLoopback), "  rocket:\n", "  rocket:\n    approvals: 2\n", 1), Options{})
+	j := f.job(rocketRepo, "rocket")
+	j.connect()
+	refused(t, j.send(j.nc), wire.RefusedPolicy, "in this project 2 people must agree, and the request asks for 1", "cfa --approvals 2")
+	// Nothing is used up by that.
+	j.ask("rocket", func(q *wire.Request) { q.Approvals, q.Responders = 2, []string{f.ana.signer(), f.bob.signer()} })
+	must(t, j.send(j.nc))
+	ana, bob := f.sit(f.ana), f.sit(f.bob)
+	_, r := ana.answer(j, 1)
+	refused(t, r, wire.RefusedNotYours, "another person must agree to it first")
+	yes := wire.AnswerMessage{Key: j.pub, Answer: sign(t, &wire.Answer{Key: f.ana.signer(), Digest: j.dig, Attempt: 1, Ask: wire.AskCode, Decision: wire.DecisionYes}, f.ana.sign)}
+	if s := must(t, ana.say(wire.VerbAnswer, yes)); s.State != "pending" || s.Attempt != 1 || s.Answer == nil {
+		t.Fatalf("%+v", s)
+	}
+	// The job is told at once, and is shown what it can verify.
+	hint(t, j.hints, changeOf(j))
+	s := must(t, j.state())
+	if a, err := wire.Open[wire.Answer](*s.Answer, f.ana.signer()); err != nil || a.Decision != wire.DecisionYes || a.Digest != j.dig {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	_, r = bob.answer(j, 1)
+	refused(t, r, wire.RefusedTaken, "Ana answered first")
+	if s := must(t, j.step(&wire.Next{Key: j.pub, Digest: j.dig, Attempt: 1})); s.Attempt != 2 || s.Reason != wire.ReasonNext || s.Answer != nil {
+		t.Errorf("%+v", s)
+	}
+	_, r = ana.answer(j, 2)
+	refused(t, r, wire.RefusedNotYours, "this key has already agreed to it")
+	m, r := bob.answer(j, 2)
+	must(t, r)
+	must(t, j.got(2, m.Sealed.Hash()))
+	if s := must(t, j.done(2)); s.State != "done" || s.By != "Bob" {
+		t.Errorf("%+v", s)
+	}
+}

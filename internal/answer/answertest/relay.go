@@ -244,7 +244,7 @@ func (r *Relay) decide(desk, verb string, data []byte) (wire.Reply, func()) {
 	case wire.VerbAnswer:
 		var m wire.AnswerMessage
 		q := r.requests[keyOf(data, &m, func() string { return m.Key })]
-		if q == nil || (m.Sealed == nil) != (q.job.Request.Ask == wire.AskApproval) {
+		if q == nil || m.Sealed == nil && q.job.Request.Ask != wire.AskApproval && q.job.Request.Approvals < 2 || m.Sealed != nil && q.job.Request.Ask == wire.AskApproval {
 			return refused(wire.RefusedUnknown, "no such request"), nil
 		}
 		if m.Sealed == nil {
