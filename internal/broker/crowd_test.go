@@ -190,3 +190,37 @@ func TestAProjectAsksSoManyTimesAnHour(t *testing.T) {
 		return len(f.relay.store.asked) == 0
 	})
 }
+
+// The index follows the stream, and may be behind it while the server that it
+// listens to is gone: what has ended in truth counts against nobody.
+func TestARequestThatHasEndedCountsNoMoreThoughTheIndexMissedIt(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	// The relay has seen all of them, and the end of none: as if the follower had
+	// stopped after the last was asked.
+	var s *store
+	f.start(f.configText(t.TempDir(), onLoopback), Options{opened: func(o *store) { s = o }})
+	var jobs []*job
+	for range wire.MaxOpenRun {
+		j := f.askedBy("rocket", "77")
+		must(t, j.send(j.nc))
+		jobs = append(jobs, j)
+	}
+	more := f.askedBy("rocket", "77")
+	refused(t, more.send(more.nc), wire.RefusedLimit)
+	missed, open := s.recent(jobs[0].pub)
+	if !open {
+		t.Fatal("the first request is not in the index")
+	}
+	must(t, jobs[0].cancel())
+	s.mu.Lock()
+	delete(s.ended, jobs[0].pub)
+	s.mu.Unlock()
+	s.see(missed)
+	eventually(t, "the flood's bound on reads is over", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.now().Sub(s.refreshed["rocket"]) >= refreshEvery
+	})
+	must(t, more.send(more.nc))
+}

@@ -89,7 +89,11 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 		return wire.Reply{}, err
 	}
 	if unknown != nil { // of another request under this key the transition speaks
-		release, err := r.store.reserve(key, place{run: job.Facts.Group, project: job.Request.Project, kind: job.Request.Ask})
+		at := place{run: job.Facts.Group, project: job.Request.Project, kind: job.Request.Ask}
+		release, err := r.store.reserve(key, at)
+		if err != nil && r.store.refresh(ctx, at) {
+			release, err = r.store.reserve(key, at)
+		}
 		if err != nil {
 			return wire.Reply{}, err
 		}

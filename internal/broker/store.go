@@ -98,6 +98,7 @@ type store struct {
 	runs, projects map[string]int
 	questions      map[string]map[question]int     // by project: what counts once, and how many requests it has
 	asked          map[string]map[string]time.Time // by project: what was asked within the last hour, and when
+	refreshed      map[string]time.Time            // by project, see refresh; of those in the file
 	coming         map[string]place
 	perRun         int // the most that may be open of a run
 	perProject     int
@@ -181,7 +182,7 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		js: js, stream: stream, now: now, log: log,
 		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
-		questions: map[string]map[question]int{}, asked: map[string]map[string]time.Time{},
+		questions: map[string]map[question]int{}, refreshed: map[string]time.Time{}, asked: map[string]map[string]time.Time{},
 		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
 		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
 		clock: func(ctx context.Context) (time.Time, error) {
@@ -481,6 +482,38 @@ func (s *store) reserve(key string, p place) (release func(), err error) {
 		defer s.mu.Unlock()
 		delete(s.coming, key)
 	}, nil
+}
+
+// refreshEvery bounds what a flood of refused requests costs in reads.
+const refreshEvery = time.Second
+
+// refresh reads from the leader what counts against a project's limits. The index
+// follows the stream and may be behind it, as while the server that it listens to
+// is gone; a refusal must not rest on requests that have ended. False: it was done
+// a moment ago.
+func (s *store) refresh(ctx context.Context, p place) bool {
+	s.mu.Lock()
+	now := s.now()
+	if at, done := s.refreshed[p.project]; done && now.Sub(at) < refreshEvery && !now.Before(at) {
+		s.mu.Unlock()
+		return false
+	}
+	s.refreshed[p.project] = now
+	var keys []string
+	for key, e := range s.open {
+		if e.rec.Project == p.project || p.run != "" && e.rec.Group == p.run {
+			keys = append(keys, key)
+		}
+	}
+	s.mu.Unlock()
+	for _, key := range keys {
+		e, err := s.last(ctx, key)
+		if err != nil {
+			return false // what is not known counts
+		}
+		s.see(e)
+	}
+	return true
 }
 
 // count is n of a thing, in words.
