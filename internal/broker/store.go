@@ -325,7 +325,9 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 	}
 	s.own[rec.Op] = f
 	s.mu.Unlock()
+	failpoint("before", rec.Event)
 	ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
+	failpoint("after", rec.Event)
 	s.mu.Lock()
 	f.acked = err == nil
 	seen := f.seq
