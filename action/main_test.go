@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -339,6 +340,48 @@ func TestTheLogClaimsNoHumanWhereOnlyAProgramActed(t *testing.T) {
 		if b.String() != want {
 			t.Errorf("opened by %q: %q, want %q", who, b.String(), want)
 		}
+	}
+}
+
+// A request of two people, one of a link, and one that nobody answered.
+func TestTheSummarySaysWhoAnsweredAndWhoOpened(t *testing.T) {
+	t.Parallel()
+	var s summary
+	at := time.Date(2026, 11, 25, 17, 20, 1, 0, time.UTC)
+	for _, e := range []ask.Event{
+		ask.Accepted{Project: "two", Enrolled: 2}, ask.Opened{Who: "Ana"}, ask.Taken{Responder: "AANA", Attempt: 1}, ask.Named{Who: "Ana"},
+		ask.NewAttempt{Attempt: 2, Reason: wire.ReasonNext}, ask.Taken{Responder: "ABEN", Attempt: 2}, ask.Named{Who: "Ben|<b>"},
+		ask.Accepted{Project: "link"}, ask.Opened{Who: "Ana"}, ask.Shown{Responder: "AANA"},
+		ask.Accepted{Project: "hidden"}, ask.Opened{Who: wire.SomeResponder}, ask.Taken{Responder: "AANA", Attempt: 1},
+		ask.Accepted{Project: "nobody"},
+	} {
+		s.event(e, at)
+		at = at.Add(time.Second)
+		if n, ok := e.(ask.Named); ok {
+			s.answered(n.Who) // said once more at the end, it does not stand there twice
+		}
+	}
+	file := filepath.Join(t.TempDir(), "summary.md")
+	if err := s.write(file, nil); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "| answered") || strings.HasPrefix(line, "| opened") {
+			rows = append(rows, strings.TrimSpace(line))
+		}
+	}
+	want := []string{
+		"| answered | `AANA` at 17:20:03 UTC, Ana, one more answer is needed, `ABEN` at 17:20:06 UTC, Ben\\|&lt;b\\> |",
+		"| opened by | `AANA` at 17:20:10 UTC, Ana at 17:20:09 UTC |",
+		"| answered | `AANA` at 17:20:13 UTC |",
+	}
+	if !slices.Equal(rows, want) {
+		t.Errorf("rows %q\nwant %q", rows, want)
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
-// The job's summary on GitHub: who was asked, who answered and when, how it ended.
+// The job's summary on GitHub: who was asked, who answered (or opened a link, which
+// nobody answers) and when, how it ended. Keys were verified by this job; names are
+// the relay's word.
 // It stands on the run's page for as long as the run does.
 
 import (
@@ -9,11 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/continuousauth/action/internal/ask"
+	"github.com/continuousauth/action/internal/wire"
 )
 
 // summary collects what is worth keeping of one or more requests.
@@ -26,34 +30,56 @@ type summary struct {
 type requestSummary struct {
 	project, id, match string
 	onCall             string
-	answers            []string
+	answers            []answered
+	shown, opened      []string // keys, and names: of a link, which nobody answers
 }
+
+// answered is one answer, or why another was asked for after it.
+type answered struct{ what, name string }
 
 // event takes in what happened. Text in events is clean.
 func (s *summary) event(e ask.Event, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := len(s.requests) - 1
+	last, at := len(s.requests)-1, now.UTC().Format(" at 15:04:05 MST")
 	switch e := e.(type) {
 	case ask.Accepted:
 		s.requests = append(s.requests, requestSummary{project: e.Project, id: e.ID, match: e.Match, onCall: onCall(e.OnCall, e.Ready, e.Enrolled)})
+	case ask.Opened:
+		if last >= 0 && e.Who != "" && e.Who != wire.SomeResponder {
+			s.requests[last].opened = append(s.requests[last].opened, markdown(e.Who)+at)
+		}
+	case ask.Shown:
+		if last >= 0 {
+			s.requests[last].shown = append(s.requests[last].shown, "`"+e.Responder+"`"+at)
+		}
 	case ask.Taken:
 		if last >= 0 {
-			s.requests[last].answers = append(s.requests[last].answers, fmt.Sprintf("`%s` at %s", e.Responder, now.UTC().Format("15:04:05 MST")))
+			s.requests[last].answers = append(s.requests[last].answers, answered{what: "`" + e.Responder + "`" + at})
 		}
+	case ask.Named:
+		s.name(e.Who)
 	case ask.NewAttempt:
 		if last >= 0 && len(s.requests[last].answers) > 0 {
-			s.requests[last].answers = append(s.requests[last].answers, markdown(againWords(e)))
+			s.requests[last].answers = append(s.requests[last].answers, answered{what: markdown(againWords(e)), name: "-"})
 		}
 	}
 }
 
-// answered adds the name to the key that answered last.
+// answered adds the name to the key that answered last, if it has none.
 func (s *summary) answered(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last := len(s.requests) - 1; last >= 0 && name != "" {
-		s.requests[last].answers = append(s.requests[last].answers, markdown(name))
+	s.name(name)
+}
+
+func (s *summary) name(who string) {
+	if len(s.requests) == 0 || who == "" {
+		return
+	}
+	answers := s.requests[len(s.requests)-1].answers
+	if n := len(answers); n > 0 && answers[n-1].name == "" {
+		answers[n-1].name = markdown(who)
 	}
 }
 
@@ -82,7 +108,16 @@ func (s *summary) write(path string, end error) error {
 	for _, r := range s.requests {
 		row("asked", "the humans of project `"+r.project+"`: "+markdown(r.onCall))
 		row("match code", "`"+r.match+"`")
-		row("answered", strings.Join(r.answers, ", "))
+		var answers []string
+		for _, a := range r.answers {
+			if answers = append(answers, a.what); a.name != "-" && a.name != "" {
+				answers = append(answers, a.name)
+			}
+		}
+		row("answered", strings.Join(answers, ", "))
+		if len(answers) == 0 {
+			row("opened by", strings.Join(slices.Concat(r.shown, r.opened), ", "))
+		}
 		row("request", "`"+r.id+"`")
 	}
 	if s.receipt != "" {

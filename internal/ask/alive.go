@@ -157,6 +157,10 @@ func (s *Session) alive(ctx context.Context, conn link, r ready) error {
 	}
 	if err != nil {
 		s.freshen(ctx, r.key, o) // again, over the next connection if need be
+		return err
 	}
-	return err
+	if s.cfg.Ask == wire.AskLink && s.first("shown "+r.key) {
+		s.tell(Shown{Responder: r.key})
+	}
+	return nil
 }

@@ -178,12 +178,12 @@ func TestTwoApprovalsAreTwoReceiptsOfTwoPeople(t *testing.T) {
 	play(t, approval(func(c *Config) { c.Approvals = 2 }, alice, bob), func(t *testing.T, g *stage) {
 		w := g.awaits(t.Context())
 		first := alice.approves(g.script, 1, nil)
-		g.set(func(st *wire.State) { st.Answer = first })
+		g.set(func(st *wire.State) { st.Answer, st.By = first, "Ali\u202ece" })
 		w.code(t)
 		list := w.answer.Receipt()
 		g.does(wire.VerbNext, func(int, message) (wire.Reply, bool) {
 			g.state.Rev++
-			g.state.Attempt, g.state.Reason, g.state.Answer = 2, wire.ReasonNext, nil
+			g.state.Attempt, g.state.Reason, g.state.Answer, g.state.By = 2, wire.ReasonNext, nil, ""
 			return g.now(), true
 		})
 		if err := g.job.Next(t.Context()); err != nil {
@@ -196,8 +196,11 @@ func TestTwoApprovalsAreTwoReceiptsOfTwoPeople(t *testing.T) {
 		// The relay calls it done with the same person twice.
 		g.does(wire.VerbState, func(int, message) (wire.Reply, bool) { return g.now(), true })
 		second := bob.approves(g.script, 2, nil)
-		g.set(func(st *wire.State) { st.State, st.Answer = stateDone, second })
+		g.set(func(st *wire.State) { st.State, st.Answer, st.By = stateDone, second, "Bob" })
 		w.code(t)
+		if g.told.count("Named {Who:Ali<U+202E>ce}") != 1 || g.told.count("Named {Who:Bob}") != 1 || g.told.count("Named") != 2 {
+			t.Errorf("whose they are was not told: %+v", g.told.all())
+		}
 		both, err := receipt.Read(append(append(append([]byte{}, list...), '\n'), w.answer.Receipt()...))
 		if err != nil {
 			t.Fatal(err)

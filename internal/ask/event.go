@@ -44,6 +44,11 @@ type OnCall struct {
 // nobody will.
 type Opened struct{ Who string } // whose; [wire.SomeResponder] where the relay hides names
 
+// Shown says that a responder was shown that this job runs, and what its human is
+// to follow: it has signed that it opens the request. It comes once for each, and
+// for a link only, which nobody answers.
+type Shown struct{ Responder string } // verified signing key
+
 // Changed says that the relay tells of another state: pending, answered,
 // delivered.
 type Changed struct {
@@ -67,6 +72,10 @@ type Taken struct {
 	Attempt   int
 }
 
+// Named says whose the answer in hand is, as the relay has it; where it hides names
+// this never comes.
+type Named struct{ Who string }
+
 // Reconnecting says that the connection was lost.
 type Reconnecting struct{}
 
@@ -87,10 +96,12 @@ func (Connected) event()    {}
 func (Accepted) event()     {}
 func (OnCall) event()       {}
 func (Opened) event()       {}
+func (Shown) event()        {}
 func (Changed) event()      {}
 func (NewAttempt) event()   {}
 func (Agreed) event()       {}
 func (Taken) event()        {}
+func (Named) event()        {}
 func (Reconnecting) event() {}
 func (Waiting) event()      {}
 func (Dropped) event()      {}

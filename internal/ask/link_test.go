@@ -53,6 +53,10 @@ func TestALinkIsMadeWhenAPromptIsOpenedAndFollowedUntilDone(t *testing.T) {
 		if len(alives) != 2 || alives[0].Link != "https://www.npmjs.com/auth/cli/1" || alives[1].Link != "https://www.npmjs.com/auth/cli/2" {
 			t.Fatalf("alive answers %+v", alives)
 		}
+		// Once for each who signed that they open it.
+		if n := g.told.count("Shown {Responder:" + alice.key + "}"); n != 1 || g.told.count("Shown") != 1 {
+			t.Errorf("told %d times that it was shown: %+v", n, g.told.all())
+		}
 		if err := g.job.Done(t.Context(), wire.OutcomeOK); err != nil {
 			t.Fatal(err)
 		}

@@ -100,9 +100,14 @@ func (s *Session) begins(attempt int, reason string) {
 func (s *Session) present(st *wire.State) {
 	if s.held != nil {
 		if st.Attempt == s.held.attempt && st.By != "" {
+			name := wire.Clean(st.By, 64)
 			s.mu.Lock()
-			s.name = wire.Clean(st.By, 64)
+			same := s.name == name
+			s.name = name
 			s.mu.Unlock()
+			if !same {
+				s.tell(Named{Who: name})
+			}
 		}
 		return
 	}

@@ -417,6 +417,9 @@ func (r *Relay) view(e entry) wire.State {
 			if env, err := wire.DecodeEnvelope(e.rec.Yes[n-1].Envelope); err == nil {
 				s.Answer = &env
 			}
+			if !hidden {
+				s.By = e.rec.Yes[n-1].Name
+			}
 		}
 	case lifecycle.StateAnswered, lifecycle.StateDelivered:
 		if env, err := wire.DecodeEnvelope(e.rec.Answer); err == nil {

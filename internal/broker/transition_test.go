@@ -868,12 +868,12 @@ func TestAnApprovalByTwoTakesTwoPeople(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	// The job must see whose yes it is before it signs that it wants another.
-	if s := must(t, j.state()); s.Answer == nil || opens[wire.Answer](f.ana.signer())(*s.Answer) != nil {
+	if s := must(t, j.state()); s.Answer == nil || s.By != "Ana" || opens[wire.Answer](f.ana.signer())(*s.Answer) != nil {
 		t.Errorf("the first yes is not shown: %+v", s)
 	}
 	hint(t, j.hints, changeOf(j))
 	refused(t, yes(bob, 1), wire.RefusedTaken, "Ana answered first")
-	if s := must(t, j.step(&wire.Next{Key: j.pub, Digest: j.dig, Attempt: 1})); s.Attempt != 2 || s.Reason != "next" || s.Answer != nil {
+	if s := must(t, j.step(&wire.Next{Key: j.pub, Digest: j.dig, Attempt: 1})); s.Attempt != 2 || s.Reason != "next" || s.Answer != nil || s.By != "" {
 		t.Errorf("%+v", s)
 	}
 	refused(t, yes(ana, 2), wire.RefusedNotYours, "this key has already agreed to it")

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -176,7 +177,8 @@ func TestTwoPeopleApproveOneAfterTheOther(t *testing.T) {
 	ana, ben := w.humans[0], w.humans[1]
 	kept := filepath.Join(w.dir, "receipt.jsonl")
 	first, second := w.listen(ana), w.listen(ben)
-	job := w.approve(nil, "--message", "publish 1.2.3", "--approvals", "2", "--responders", ana.sign+","+ben.sign, "--receipt", kept)
+	summary := filepath.Join(w.dir, "summary.md")
+	job := w.approve([]string{"GITHUB_STEP_SUMMARY=" + summary}, "--message", "publish 1.2.3", "--approvals", "2", "--responders", ana.sign+","+ben.sign, "--receipt", kept)
 	types(t, first, job, 1)
 	job.waitFor(`approved by ` + ana.sign + ` \(1 of 2\)`)
 	first.waitFor(`#1 note: your yes is on record`)
@@ -187,6 +189,11 @@ func TestTwoPeopleApproveOneAfterTheOther(t *testing.T) {
 	fmt.Fprintf(second.in, "1\n%s\n", match)
 	if code := job.wait(); code != 0 {
 		t.Fatalf("exit code %d", code)
+	}
+	// Each with their key, the time and their name.
+	want := regexp.MustCompile("\\| answered \\| `" + ana.sign + "` at [0-9:]{8} UTC, Ana, one more answer is needed, `" + ben.sign + "` at [0-9:]{8} UTC, Ben \\|\n")
+	if text := read(t, summary); !want.MatchString(text) {
+		t.Errorf("the summary does not say who approved:\n%s", text)
 	}
 	if p := run(t, nil, "cfa", "verify-receipt", "--key", ana.sign+" "+ben.sign, kept); p.code != 0 {
 		t.Errorf("the receipt is refused with %d", p.code)

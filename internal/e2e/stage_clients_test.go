@@ -6,6 +6,7 @@ package e2e
 // approved it at the registry, and the job sees that by what everybody can see.
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +16,9 @@ import (
 )
 
 // stages starts cfa stage in a folder.
-func (s *shop) stages(c clientstest.Client, dir string) *process {
+func (s *shop) stages(c clientstest.Client, dir string, env ...string) *process {
 	s.t.Helper()
-	like := s.home.Command(c, dir, s.issuer.GitHubEnv("release"), "npm")
+	like := s.home.Command(c, dir, append(s.issuer.GitHubEnv("release"), env...), "npm")
 	args := append([]string{"stage", "--project", project}, s.flags...)
 	return startIn(s.t, dir, like.Env, "cfa", append(args, "--", "npm", "stage", "publish")...)
 }
@@ -28,7 +29,8 @@ func TestAStagedPackageIsWaitedForUntilAHumanApprovesItAtTheRegistry(t *testing.
 			t.Parallel()
 			s := newShop(t, registrytest.Config{Factor: registrytest.Link})
 			desk := s.listen(s.humans[0])
-			job := s.stages(c, s.home.Package("staged", "1.0.0"))
+			summary := filepath.Join(t.TempDir(), "summary.md")
+			job := s.stages(c, s.home.Package("staged", "1.0.0"), "GITHUB_STEP_SUMMARY="+summary)
 			id := desk.waitFor(`npm stage approve ([0-9a-f-]{36})`)[1]
 			if _, there := s.reg.Published("staged", "1.0.0"); there {
 				t.Error("published before anybody approved")
@@ -36,7 +38,11 @@ func TestAStagedPackageIsWaitedForUntilAHumanApprovesItAtTheRegistry(t *testing.
 			if !s.reg.Approve(id) {
 				t.Fatalf("%s is not staged", id)
 			}
-			if code := job.wait(); code != 0 || !strings.Contains(job.err.String(), "is published, with the bytes that were staged") {
+			code := job.wait()
+			if text := read(t, summary); !strings.Contains(text, "| opened by | `"+s.humans[0].sign+"` at ") {
+				t.Errorf("the summary does not say who was shown it:\n%s", text)
+			}
+			if code != 0 || !strings.Contains(job.err.String(), "is published, with the bytes that were staged") {
 				t.Errorf("exit code %d", code)
 			}
 			desk.waitFor(`#1 over: `)

@@ -291,12 +291,19 @@ func TestGemsLinkIsShownToAHumanAndNotWaitedForUnasked(t *testing.T) {
 	t.Parallel()
 	b, reg := newGems(t, registrytest.Config{Factor: registrytest.Link, Uses: 1})
 	b.follower(reg, 1)
+	summary := filepath.Join(t.TempDir(), "summary.md")
+	b.env = append(b.env, "GITHUB_STEP_SUMMARY="+summary)
 	e := b.exec(nil, "gem", "push", "it.gem")
 	if n, _ := e.asks(); e.code != 0 || n != 1 || !strings.Contains(e.err, "the link was followed") {
 		t.Errorf("exit code %d, %d requests", e.code, n)
 	}
 	if _, there := reg.Pushed("it", "1.0.0"); !there {
 		t.Errorf("not pushed; the registry saw %v", reg.Journal())
+	}
+	// Nobody answers a link: the summary says whose responder opened it, and when.
+	opened := regexp.MustCompile("\\| opened by \\| `" + b.humans[0].sign + "` at [0-9:]{8} UTC, Ana at [0-9:]{8} UTC \\|\n")
+	if text := read(t, summary); !opened.MatchString(text) || strings.Contains(text, "answered") {
+		t.Errorf("the summary does not say who followed:\n%s", text)
 	}
 	if n := requests(reg, http.MethodPost, "/api/v1/webauthn_verification"); n != 2 {
 		t.Errorf("%d links were made: one is seen by nobody, one is followed", n)
