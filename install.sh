@@ -69,6 +69,8 @@ else
 fi
 
 mkdir -p "$dir"
+# mv would put the file into it, under the name of a part, and all would seem well.
+[ ! -d "$dir/$program$exe" ] || fail "$dir/$program$exe is a directory; nothing was installed. Name another directory than $dir, or remove that one"
 # Beside its place, so that the move is one step and no half of a program is ever found there.
 part=$(mktemp "$dir/.$program.XXXXXX")
 trap 'rm -f "$part"' EXIT

@@ -26,6 +26,9 @@ on_path() {
 	fi
 }
 
+# mv would put the file into it, under the name of a part, and all would seem well.
+[ ! -d "$bin/cfa" ] || fail "$bin/cfa is a directory, so cfa cannot be installed there; nothing was run. Remove it"
+
 # The orb's commands install by themselves, with nothing named: that must not replace what this job has named before.
 # What another job has left on this machine does not count; it could not know this job's id.
 if [ -z "$wanted" ] && [ -n "$job" ] && [ -x "$bin/cfa" ] && [ "$(cat "$bin/job" 2>/dev/null)" = "$job" ]; then

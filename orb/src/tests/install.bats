@@ -48,6 +48,15 @@ refused() { # refused WORDS: the step failed with them, and nothing is there
 	grep -qx '=https' "$seen/curl"
 }
 
+@test "a directory in its place is refused, and nothing lands in it" {
+	mkdir -p "$cfa"
+	CFA_ORB_VERSION=v1.2.3 CFA_ORB_SHA256=$sum install
+	[ "$status" -ne 0 ]
+	[[ $output == *"cfa is a directory"* ]]
+	[ -z "$(ls -A "$cfa")" ]
+	[ ! -e "$seen/curl" ]
+}
+
 @test "a digest in capitals is one" {
 	CFA_ORB_VERSION=v1.2.3 CFA_ORB_SHA256=$(printf %s "$sum" | tr a-f A-F) install
 	[ "$status" -eq 0 ]
