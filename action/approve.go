@@ -137,7 +137,11 @@ func approvables(patterns []string) (files []approvable, err error) {
 		a := approvable{path: path, Artifact: wire.Artifact{Name: f.Name, SHA256: f.SHA256, Size: f.Size}}
 		// What a tarball says of itself is shown as the job's word; one that says
 		// nothing is a file like any other.
-		if t, err := readTarball(path); err == nil && t.sha256 == f.SHA256.String() && len(t.name) <= 214 && len(t.version) <= 256 {
+		t, err := readTarball(path)
+		if errors.Is(err, errManifests) {
+			return nil, fmt.Errorf("--artifact %q: %w, so nobody can say what would be approved", wire.Clean(path, 200), err)
+		}
+		if err == nil && t.sha256 == f.SHA256.String() && len(t.name) <= 214 && len(t.version) <= 256 {
 			a.Package, a.Version, a.tarball = t.name, t.version, t
 		}
 		files = append(files, a)

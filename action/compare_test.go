@@ -11,6 +11,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -297,4 +298,90 @@ func FuzzContents(f *testing.F) {
 			t.Fatalf("a tarball differs from itself:\n%s", text)
 		}
 	})
+}
+
+// npm keeps the last of two files with one name; whoever is shown the first would
+// agree to another package than the one that is published.
+func TestATarballThatCouldBeReadInTwoWaysIsRefused(t *testing.T) {
+	t.Parallel()
+	tarred := func(headers ...tar.Header) string {
+		t.Helper()
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		w := tar.NewWriter(z)
+		for i, h := range headers {
+			body := manifest(fmt.Sprintf("n%d", i), "1.0.0", nil)
+			if h.Mode = 0o644; h.Typeflag == 0 {
+				h.Typeflag, h.Size = tar.TypeReg, int64(len(body))
+			}
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+			if h.Size > 0 {
+				if _, err := io.WriteString(w, body); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := errors.Join(w.Close(), z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "x.tgz")
+		if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	first := tar.Header{Name: "package/package.json"}
+	for _, second := range []tar.Header{
+		first, {Name: "other/package.json"}, {Name: "./package.json"}, {Name: "package//package.json"}, {Name: "package/./package.json"}, {Name: "package/x/../package.json"},
+		{Name: "package/Package.JSON"}, {Name: `package\package.json`}, {Name: "/package.json"},
+		{Name: "package/package.json", Typeflag: tar.TypeSymlink, Linkname: "x"}, {Name: "package/package.json", Typeflag: tar.TypeLink, Linkname: "package/x"}, {Name: "package/package.json/", Typeflag: tar.TypeDir},
+	} {
+		for order, headers := range [][]tar.Header{{first, second}, {second, first}} {
+			path := tarred(headers...)
+			if got, err := readTarball(path); !errors.Is(err, errManifests) {
+				t.Errorf("%q, %d: %s, %v", second.Name, order, got.name, err)
+			}
+			if files, err := approvables([]string{path}); err == nil || !strings.Contains(err.Error(), "more than one package.json") {
+				t.Errorf("%q, %d: would be approved: %+v, %v", second.Name, order, files, err)
+			}
+		}
+	}
+	// What is no package.json of the package's own is none.
+	for _, other := range []string{"package.json", "package/x/package.json", "package/package.json.bak", "package/node_modules/a/package.json"} {
+		if got, err := readTarball(tarred(first, tar.Header{Name: other})); err != nil || got.name != "n0" {
+			t.Errorf("%q: %s, %v", other, got.name, err)
+		}
+	}
+	for _, only := range []tar.Header{{Name: "package.json"}, {Name: "package/Package.json"}, {Name: "package/package.json", Typeflag: tar.TypeSymlink, Linkname: "x"}} {
+		if got, err := readTarball(tarred(only)); err == nil {
+			t.Errorf("%q: %s", only.Name, got.name)
+		}
+	}
+}
+
+// Keys are told apart by case, as npm does, and the last of two counts.
+func TestAPackageIsWhatNpmReadsOfIt(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{"name":"real","version":"1.0.0","Name":"fake","VERSION":"9.9.9","PublishConfig":{"registry":"https://fake.example"}}`:     "real 1.0.0 false ",
+		`{"name":"fake","version":"1.0.0","name":"real","private":true,"publishConfig":{"registry":"https://r.example","a":[1]}}`:   "real 1.0.0 true https://r.example",
+		`{"name":"@a/real","version":"1.0.0","publishConfig":{"@a:registry":"https://own.example","registry":"https://r.example"}}`: "@a/real 1.0.0 false https://own.example",
+		`{"name":"real","version":"1.0.0","publishConfig":{"registry":7}}`:                                                          "real 1.0.0 false ",
+		`{"Name":"fake","version":"1.0.0"}`:                 "",
+		`{"name":"real"}`:                                   "",
+		`{"name":["real"],"version":"1.0.0"}`:               "",
+		`{"name":"real","version":"1.0.0","private":"yes"}`: "",
+		`[]`:   "",
+		`null`: "",
+		`{"name":"real","version":"1.0.0"} {"name":"fake"}`:   "",
+		`{"name":"real","version":"1.0.0","publishConfig":7}`: "",
+	} {
+		var b tarball
+		err := b.describe([]byte(text))
+		if got := fmt.Sprintf("%s %s %t %s", b.name, b.version, b.private, b.registry); (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%s: %q, %v", text, got, err)
+		}
+	}
 }

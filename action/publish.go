@@ -198,44 +198,38 @@ func readTarball(path string) (t tarball, err error) {
 	if err != nil {
 		return t, err
 	}
-	for r := tar.NewReader(z); ; {
+	// To the end: npm keeps the last of two files with one name, so who reads only the
+	// first could be shown another package than the one that is published.
+	unpacked := &io.LimitedReader{R: z, N: maxUnpacked}
+	var data []byte
+	manifests := 0
+	for r := tar.NewReader(unpacked); ; {
 		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case unpacked.N <= 0:
+			return t, fmt.Errorf("it unpacks to more than %d bytes", maxUnpacked)
+		case errors.Is(err, io.EOF) && manifests > 1:
+			return t, errManifests
+		case errors.Is(err, io.EOF) && data == nil:
 			return t, errors.New("it has no package.json")
-		}
-		if err != nil {
+		case errors.Is(err, io.EOF):
+			return t, t.describe(data)
+		case err != nil:
 			return t, err
 		}
-		// In a folder, whose name is anything: npm strips the first part.
-		if _, name, ok := strings.Cut(h.Name, "/"); !ok || name != "package.json" || h.Typeflag != tar.TypeReg {
+		if !isManifest(h.Name) {
 			continue
 		}
-		var v struct {
-			Name    string         `json:"name"`
-			Version string         `json:"version"`
-			Private bool           `json:"private"`
-			Config  map[string]any `json:"publishConfig"`
+		manifests++
+		// In a folder, whose name is anything: npm strips the first part.
+		if _, name, _ := strings.Cut(h.Name, "/"); name != "package.json" || h.Typeflag != tar.TypeReg {
+			continue
 		}
-		data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
-		if err != nil {
+		if data, err = io.ReadAll(io.LimitReader(r, maxManifest+1)); err != nil {
 			return t, err
 		}
 		if len(data) > maxManifest {
 			return t, fmt.Errorf("its package.json has more than %d bytes", maxManifest)
 		}
-		if err := json.Unmarshal(data, &v); err != nil {
-			return t, fmt.Errorf("its package.json cannot be read: %w", err)
-		}
-		if v.Name == "" || v.Version == "" {
-			return t, errors.New("its package.json has no name or no version")
-		}
-		t.name, t.version, t.private = v.Name, v.Version, v.Private
-		t.registry, _ = v.Config["registry"].(string)
-		if scope, _, ok := strings.Cut(v.Name, "/"); ok {
-			if own, ok := v.Config[scope+":registry"].(string); ok {
-				t.registry = own
-			}
-		}
-		return t, nil
 	}
 }
