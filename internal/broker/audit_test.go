@@ -88,6 +88,36 @@ func checked(t testing.TB, c *Config, a *Audit, all []audit.Message) *audit.Veri
 	return v
 }
 
+// audited checks what a test has made a relay write, where the relay still runs
+// and that is not too much: whatever happened, the record must verify. A test may
+// have put a message of its own there, or removed who answered from the file.
+func (f *fixture) audited(r *Relay) {
+	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+	defer cancel()
+	var v *audit.Verifier
+	err := readRecord(ctx, r.store.stream, r.rules.Load().config, AuditQuery{}, func(e auditEvent) error {
+		switch {
+		case e.Extent != nil && e.Extent.Last > 2000:
+			return errors.New("too much")
+		case e.Extent != nil:
+			v = audit.NewVerifier(*e.Extent, func(string, string) bool { return true })
+		case e.Message != nil:
+			v.Add(*e.Message)
+		}
+		return nil
+	})
+	if err != nil {
+		return
+	}
+	v.End()
+	for _, p := range v.Problems {
+		if p.Subject == audit.Prefix+"control" { // of a test that looks whether anybody else can read it
+			continue
+		}
+		f.t.Errorf("the record does not verify: %s", p)
+	}
+}
+
 // lived makes the relay write records of each sort.
 func (f *fixture) lived() {
 	f.t.Helper()

@@ -213,6 +213,7 @@ func (f *fixture) startConfig(c *Config, o Options) {
 	}
 	f.relay = r
 	f.t.Cleanup(func() {
+		f.audited(r)
 		// A server takes its time to say goodbye to clients, of which those of the
 		// test are gone, if it has noticed.
 		for range 100 {
