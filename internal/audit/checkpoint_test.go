@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nkeys"
+
 	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -263,19 +265,40 @@ func TestACheckpointThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
+// Also one that its signer has made to hurt: the signature is good, whatever the
+// body is.
 func FuzzReadCheckpoint(f *testing.F) {
 	m := plain(3)
-	kp := key(f, NewAuditKey)
-	file, _, err := ledger(extent(m), m).Checkpoint(kp, begin)
+	seed, err := nkeys.FromRawSeed(nkeys.PrefixByteOperator, bytes.Repeat([]byte{7}, 32))
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(file)
+	file, _, err := ledger(extent(m), m).Checkpoint(seed, begin)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var env wire.Envelope
+	if err := json.Unmarshal(file, &env); err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(env.Body))
+	f.Add(bytes.Replace(env.Body, []byte(`"last":3`), []byte(`"last":4611686018427387903`), 1))
 	f.Add([]byte("{}"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := ReadCheckpoint(data, "")
-		if err == nil {
-			ledger(extent(m), m).Compare(c, begin)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if _, err := ReadCheckpoint(body, ""); err == nil {
+			t.Fatal("a body alone is read as a checkpoint")
+		}
+		env, err := wire.SignStatement(KindCheckpoint, body, seed)
+		if err != nil {
+			return
+		}
+		c, err := ReadCheckpoint(env.Encode(), wire.PublicKey(seed))
+		if err != nil {
+			return
+		}
+		d := ledger(extent(m), m).Compare(c, begin)
+		if d.Same+d.Gone+d.Unknown > 3+c.Last+1-c.First {
+			t.Errorf("%+v", d)
 		}
 	})
 }
