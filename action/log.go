@@ -55,6 +55,12 @@ func (l *log) event(e ask.Event) {
 		} else {
 			l.line("%s", onCall(e.OnCall, e.Ready, e.Enrolled))
 		}
+	case ask.Escalated:
+		who := strings.Join(e.Then, ", ")
+		if who == "" {
+			who = "others"
+		}
+		l.line("nobody has answered for %s; asking %s too", e.After, who)
 	case ask.Opened:
 		// Not that somebody looks at it: that nobody can know.
 		who := wire.SomeResponder

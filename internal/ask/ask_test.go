@@ -962,6 +962,32 @@ func TestARunThatWasDeclinedBeforeEndsAsDeclined(t *testing.T) {
 	}
 }
 
+func TestALaterTierIsToldOnce(t *testing.T) {
+	t.Parallel()
+	play(t, nil, func(t *testing.T, g *stage) {
+		w := g.awaits(t.Context())
+		if g.told.has("Escalated {") {
+			t.Errorf("told %+v", g.told.all())
+		}
+		for range 3 {
+			g.set(func(st *wire.State) { st.After, st.Then = 300, []string{"Bob\n"} })
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		if n := g.told.count("Escalated {After:5m0s Then:[Bob<U+000A>]}"); n != 1 {
+			t.Errorf("told %d times: %+v", n, g.told.all())
+		}
+		// Whatever a relay says: no time is longer than any request waits.
+		g.set(func(st *wire.State) { st.After, st.Then = 1<<62, nil })
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if g.told.count("Escalated {After:6h0m0s") != 1 {
+			t.Errorf("told %+v", g.told.all())
+		}
+		w.waiting(t)
+	})
+}
+
 func TestABusyRelayIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{wire.RefusedBusy, wire.RefusedTooSoon} {

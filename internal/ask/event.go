@@ -39,6 +39,13 @@ type OnCall struct {
 	Ready, Enrolled int
 }
 
+// Escalated says that nobody has answered for some time, and that others are
+// asked too.
+type Escalated struct {
+	After time.Duration
+	Then  []string // names; empty where the relay hides them
+}
+
 // Opened says that a responder shows the prompt. It does so by itself when the
 // prompt arrives, so that nobody need have seen it, and with an answer command
 // nobody will.
@@ -95,6 +102,7 @@ func (Trying) event()       {}
 func (Connected) event()    {}
 func (Accepted) event()     {}
 func (OnCall) event()       {}
+func (Escalated) event()    {}
 func (Opened) event()       {}
 func (Shown) event()        {}
 func (Changed) event()      {}

@@ -57,6 +57,7 @@ type progress struct {
 	held    *held
 	shut    map[string]bool // signing keys whose answer was unusable
 	spent   map[string]bool // signing keys that agreed, where two people must
+	after   time.Duration   // of the newest tier that is asked, as last told
 	backed  bool            // somebody has agreed that another gives the code
 
 	outbox   []*step

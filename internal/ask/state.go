@@ -5,6 +5,7 @@ package ask
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -110,6 +111,10 @@ func (s *Session) present(st *wire.State) {
 			}
 		}
 		return
+	}
+	if after := time.Duration(min(max(st.After, 0), int64(wire.LongestWait/time.Second))) * time.Second; after > s.after {
+		s.after = after
+		s.report(Escalated{After: after, Then: names(st.Then)})
 	}
 	for _, who := range st.Opened[:min(len(st.Opened), maxNames)] {
 		who = wire.Clean(who, 64)

@@ -15,10 +15,14 @@ import (
 func (r *Relay) runClock(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var before time.Time // at the start, every turn that has come is told once more
 	for {
 		select {
 		case <-tick.C:
-			r.sweep(ctx, r.now())
+			now := r.now()
+			r.escalate(before, now)
+			before = now
+			r.sweep(ctx, now)
 		case <-ctx.Done():
 			return
 		}
@@ -50,7 +54,7 @@ func (r *Relay) sweep(ctx context.Context, now time.Time) {
 		switch {
 		case err == nil:
 			r.decided("clock", after)
-			r.changed(after.rec.Project, after.rec.Key, after.seq)
+			r.changed(after)
 		case errors.Is(err, errStore):
 			r.log.Warn("time-out not recorded; it is tried again", "request", e.rec.Key, "error", err)
 		}

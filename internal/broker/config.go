@@ -146,6 +146,9 @@ type Responder struct {
 	Name    string `yaml:"name"`
 	Connect string `yaml:"connect"` // its connecting key, U…
 	Sign    string `yaml:"sign"`    // its signing key, A…
+	// After is how long a request of the project must have waited without an
+	// answer before this responder is asked too; 0: asked at once.
+	After Duration `yaml:"after,omitempty"`
 }
 
 // Duration is a time span as Go spells it: 30m, 720h.
@@ -160,6 +163,9 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	*d = Duration(v)
 	return nil
 }
+
+// MarshalYAML writes it as it is read.
+func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(), nil }
 
 // desk is one connecting key: one human's machine, on call for some projects.
 type desk struct {
@@ -280,7 +286,7 @@ func unknownKey(text string) string {
 		reflect.TypeFor[NATS](), reflect.TypeFor[Credential](), reflect.TypeFor[Project](), reflect.TypeFor[Responder](),
 	} {
 		for i := 0; t.Name() == m[2] && i < t.NumField(); i++ {
-			if key := t.Field(i).Tag.Get("yaml"); key != "" {
+			if key, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ","); key != "" {
 				keys = append(keys, key)
 			}
 		}
@@ -685,6 +691,9 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 			if err := wire.CheckSigningKey(r.Sign); err != nil {
 				return at(where+".sign", "%v; cfa-responder keygen prints it", err)
 			}
+			if time.Duration(r.After) >= time.Duration(c.Limits.Wait) {
+				return at(where+".after", "is %s, and no request waits longer than %s: this responder would never be asked", time.Duration(r.After), time.Duration(c.Limits.Wait))
+			}
 			d := c.desks[r.Connect]
 			if d == nil {
 				d = &desk{connect: r.Connect, sign: r.Sign, name: r.Name}
@@ -703,6 +712,11 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 				return at(where, "%s stands twice in this project", r.Name)
 			}
 			d.projects = append(d.projects, name)
+		}
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(c.Projects[name].Responders, func(r Responder) bool { return r.After == 0 }) {
+			return at("projects."+name+".responders", "are all asked `after` a time; somebody must be asked at once")
 		}
 	}
 	policy, err := trust.Compile(rules, c.issuers)

@@ -59,7 +59,10 @@ func (r *Relay) pending(ctx context.Context, d *desk, m wire.PendingQuery) (wire
 		return wire.Reply{}, refuse(wire.RefusedMalformed, "more than 64 requests asked after at once", "")
 	}
 	page := &wire.Page{}
-	mine := r.store.those(func(e *entry) bool { return e.rec.Key > m.After && slices.Contains(d.projects, e.rec.Project) })
+	c, now := r.rules.Load().config, r.now()
+	mine := r.store.those(func(e *entry) bool {
+		return e.rec.Key > m.After && slices.Contains(d.projects, e.rec.Project) && e.turnOf(c.enrolment(e.rec.Project, d), now)
+	})
 	slices.SortFunc(mine, func(a, b *entry) int { return strings.Compare(a.rec.Key, b.rec.Key) })
 	size := 0
 	for _, key := range m.Known {
@@ -122,6 +125,10 @@ func (r *Relay) theirs(ctx context.Context, d *desk, key string, digest wire.Dig
 	if !slices.Contains(d.projects, e.rec.Project) {
 		return entry{}, errUnknown
 	}
+	// Nor does one that it has not been asked about yet.
+	if !e.rec.State.Final() && !e.turnOf(r.rules.Load().config.enrolment(e.rec.Project, d), r.now()) {
+		return entry{}, errUnknown
+	}
 	if e.rec.Digest != digest.String() {
 		return entry{}, errOther
 	}
@@ -156,7 +163,7 @@ func (r *Relay) open(ctx context.Context, d *desk, m wire.OpenMessage) (wire.Rep
 	switch {
 	case err == nil:
 		r.decided(wire.VerbOpen, after)
-		r.changed(after.rec.Project, m.Key, after.seq)
+		r.changed(after)
 	case errors.Is(err, lifecycle.ErrSame): // looked before, in this attempt
 	default:
 		return wire.Reply{}, err
@@ -221,7 +228,7 @@ func (r *Relay) decline(ctx context.Context, d *desk, m wire.DeclineMessage) (wi
 	}
 	if err == nil {
 		r.decided(wire.VerbDecline, after)
-		r.changed(after.rec.Project, m.Key, after.seq)
+		r.changed(after)
 	}
 	// Not before the decline is on record, as it may come too late; and again
 	// with each repetition of it, as a relay can end between the two.

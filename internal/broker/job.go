@@ -386,11 +386,23 @@ func (r *Relay) view(e entry) wire.State {
 	if read {
 		r.store.know(e.rec.Key, answerers)
 	}
+	now := r.now()
 	for _, p := range c.enrolled(e.rec.Project) {
 		if !answerers.takes(p.Sign) || slices.Contains(e.rec.Shut, p.Sign) {
 			continue
 		}
 		s.Enrolled++
+		if !e.turnOf(p, now) {
+			continue
+		}
+		if after := int64(time.Duration(p.After) / time.Second); after > 0 && e.rec.State == lifecycle.StatePending {
+			if after > s.After {
+				s.After, s.Then = after, nil
+			}
+			if after == s.After && !hidden {
+				s.Then = append(s.Then, p.Name)
+			}
+		}
 		if !r.onCall(p.Connect) {
 			continue
 		}

@@ -104,7 +104,7 @@ func configKeys(at string, t reflect.Type, found []string) []string {
 		return append(found, at)
 	}
 	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("yaml"); name != "" {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ","); name != "" {
 			found = configKeys(strings.TrimPrefix(at+"."+name, "."), t.Field(i).Type, found)
 		}
 	}

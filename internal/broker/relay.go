@@ -454,14 +454,24 @@ func (r *Relay) push(subject string, h wire.Hint) {
 // job is not told where it has caused that itself: the reply says it, and a hint
 // beside it costs the job one more read.
 func (r *Relay) tellProject(e entry) {
-	r.push(wire.ProjectSubject(e.rec.Project), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+	h := wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq}
+	c := r.rules.Load().config
+	if !c.tiered(e.rec.Project) {
+		r.push(wire.ProjectSubject(e.rec.Project), h)
+		return
+	}
+	// Each by their own subject: whose turn has not come hears nothing of it.
+	for _, p := range c.enrolled(e.rec.Project) {
+		if e.turnOf(p, r.now()) {
+			r.push(wire.HintSubject(p.Connect), h)
+		}
+	}
 }
 
 // changed tells everyone concerned that a request has a new record.
-func (r *Relay) changed(project, key string, rev uint64) {
-	h := wire.Hint{Hint: wire.HintState, Key: key, Rev: rev}
-	r.push(wire.ProjectSubject(project), h)
-	r.push(wire.HintSubject(key), h)
+func (r *Relay) changed(e entry) {
+	r.tellProject(e)
+	r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
 }
 
 func operationID() string {

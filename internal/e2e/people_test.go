@@ -93,3 +93,34 @@ func TestACommandsCodeIsTwoPeoples(t *testing.T) {
 		t.Error("who has agreed was asked again")
 	}
 }
+
+// Escalation, as the job's log and the second one's screen show it.
+func TestAnotherIsAskedWhenTheFirstDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(w *world) { w.person("Ben") })
+	text, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := strings.Replace(string(text), "name: Ben,", "name: Ben, after: 3s,", 1)
+	if err := os.WriteFile(w.config, []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, nil, "cfa-relay", "reload", "--config", w.config); r.code != 0 {
+		t.Fatal("the relay does not take the file")
+	}
+	first, second := w.listen(w.humans[0]), w.listen(w.humans[1])
+	j := w.job("--output", "stdout")
+	j.waitFor(`1 of 2 responders on call: Ana;`)
+	first.waitFor(`#1 your turn`)
+	if strings.Contains(second.out.String()+second.err.String(), "#1") {
+		t.Error("the second one was asked at once")
+	}
+	j.waitFor(`nobody has answered for 3s; asking Ben too`)
+	second.waitFor(`#1 your turn`)
+	fmt.Fprintf(second.in, "1\n%s\n", testCode)
+	if code := j.wait(); code != 0 || j.out.String() != testCode+"\n" {
+		t.Fatalf("exit code %d", code)
+	}
+	first.waitFor(`#1 answered: Ben answered|#1 answered: the relay says that Ben answered|#1 over`)
+}

@@ -510,6 +510,8 @@ type State struct {
 	OnCall   []string  `json:"on_call,omitempty"` // names; empty where names are hidden
 	Ready    int       `json:"ready"`             // how many responders are connected
 	Enrolled int       `json:"enrolled"`          // how many could answer
+	After    int64     `json:"after,omitempty"`   // seconds without an answer, for which more are asked by now; 0: nobody more
+	Then     []string  `json:"then,omitempty"`    // names of those; empty where names are hidden
 	Opened   []string  `json:"opened,omitempty"`  // whose responders show it
 	By       string    `json:"by,omitempty"`      // who answered or declined
 	Why      string    `json:"why,omitempty"`     // how it ended
