@@ -30,8 +30,11 @@ import (
 const (
 	Prefix        = "cfa.store.v1."
 	RequestPrefix = Prefix + "request." // and the job's key: lifecycle.Record
-	UnboundPrefix = Prefix + "unbound." // and the token's hash: lifecycle.Note
-	DroppedPrefix = Prefix + "dropped." // and the sender's key: lifecycle.Note
+	// DeclinedPrefix is of runs that were declined: lifecycle.Hash of project, zero
+	// byte and run; lifecycle.Note.
+	DeclinedPrefix = Prefix + "declined."
+	UnboundPrefix  = Prefix + "unbound." // and the token's hash: lifecycle.Note
+	DroppedPrefix  = Prefix + "dropped." // and the sender's key: lifecycle.Note
 	// RefusedPrefix is of what was refused: then who was (RefusedOutside or
 	// RefusedInside), and which run of which relay wrote it.
 	RefusedPrefix  = Prefix + "refused."

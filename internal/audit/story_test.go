@@ -166,7 +166,10 @@ func (j *asker) cancel() {
 func (s *story) note(subject string, n lifecycle.Note) {
 	s.t.Helper()
 	s.ops++
-	n.V, n.Op, n.At, n.Prev = lifecycle.Version, fmt.Sprintf("op%d", s.ops), s.now.UnixMilli(), s.hash[subject]
+	n.V, n.Op, n.Prev = lifecycle.Version, fmt.Sprintf("op%d", s.ops), s.hash[subject]
+	if n.At == 0 {
+		n.At = s.now.UnixMilli()
+	}
 	data, err := n.Encode()
 	if err != nil {
 		s.t.Fatal(err)
@@ -197,6 +200,8 @@ func told(t testing.TB) *story {
 	two.open(s.bob, "Bob")
 	one.got(1)
 	two.decline(s.bob, "Bob", "not mine")
+	no := s.last[two.pub]
+	s.note(DeclinedPrefix+lifecycle.Hash([]byte("rocket\x001/77/1")), lifecycle.Note{About: lifecycle.AboutDeclined, Name: no.Group, Key: two.pub, Person: no.ByName, Why: no.Why, At: no.At})
 	one.reject(1, wire.RejectedRefused, "")
 	one.answer(s.bob, "Bob", 2)
 	one.got(2)

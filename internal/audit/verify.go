@@ -51,6 +51,7 @@ type chain struct {
 	over bool   // ended by a signed word, or a subject of one message
 	bad  bool   // the last message could not be read: what follows it is checked by its hash only
 	q    *asking
+	no   *lifecycle.Record // how it was declined, without its envelopes
 }
 
 // asking is what a request's own envelope says, which never changes.
@@ -187,6 +188,9 @@ func (v *Verifier) request(m Message, key string, c *chain, before bool) {
 		}
 	default:
 		v.Begun++
+	}
+	if rec.State == lifecycle.StateDeclined {
+		c.no = &lifecycle.Record{Project: rec.Project, Group: rec.Group, ByName: rec.ByName, Why: rec.Why, At: rec.At}
 	}
 	c.bad, c.rec = false, m.Data
 	// Only what the relay's clock has ended can go on, by a late word of the job.
@@ -400,15 +404,36 @@ func (v *Verifier) note(m Message, family, name string, c *chain, before bool) {
 		fits = n.About == lifecycle.AboutToken && n.Name == name
 	case "dropped":
 		fits = n.About == lifecycle.AboutDropped && n.Key == name
+	case "declined":
+		fits = n.About == lifecycle.AboutDeclined
+		if fits {
+			v.declined(m, n, name)
+		}
 	default:
-		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
+		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
 	}
 	if !fits {
 		v.wrong(m, "the note is not about what its subject says")
 	}
 	v.link(m, n.Prev, c, before)
 	// One for ever: the first key that used a token is the only one.
-	c.over = family == "unbound" || family == "dropped"
+	c.over = family == "unbound" || family == "dropped" || family == "declined"
+}
+
+// declined holds the note of a declined run against the decline: a relay could
+// otherwise bar a run in the name of somebody who has said nothing.
+func (v *Verifier) declined(m Message, n lifecycle.Note, name string) {
+	var no *lifecycle.Record
+	if c := v.chains[RequestPrefix+n.Key]; c != nil {
+		no = c.no
+	}
+	switch {
+	case no == nil && !v.aged(m):
+		v.wrong(m, "it says that a run was declined, and the request that it names was not declined before")
+	case no == nil:
+	case name != lifecycle.Hash([]byte(no.Project+"\x00"+no.Group)) || n.Name != no.Group || n.Person != no.ByName || n.Why != no.Why || n.At != no.At:
+		v.wrong(m, "the note of a declined run is not what the decline was")
+	}
 }
 
 func (v *Verifier) refused(m Message, c *chain, before bool) {

@@ -134,6 +134,29 @@ func TestWhatIsWrongInARecordIsFoundWhereItIs(t *testing.T) {
 			m[i].Data = bytes.Replace(m[i].Data, []byte(`"until":5`), []byte(`"until":7`), 1)
 			return m
 		}, "is not that of the record before"},
+		{"a run barred in the name of another", func(m []Message) []Message {
+			i := subject(t, m, DeclinedPrefix)
+			m[i].Data = bytes.Replace(m[i].Data, []byte(`"person":"Bob"`), []byte(`"person":"Ana"`), 1)
+			return m
+		}, "is not what the decline was"},
+		{"another run barred", func(m []Message) []Message {
+			i := subject(t, m, DeclinedPrefix)
+			m[i].Subject = DeclinedPrefix + lifecycle.Hash([]byte("rocket\x001/78/1"))
+			return m
+		}, "is not what the decline was"},
+		{"a run barred that nobody declined", func(m []Message) []Message {
+			i := subject(t, m, DeclinedPrefix)
+			asked, err := lifecycle.Decode(m[0].Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			declined, err := lifecycle.Decode(m[1].Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m[i].Data = bytes.Replace(m[i].Data, []byte(declined.Key), []byte(asked.Key), 1)
+			return m
+		}, "was not declined before"},
 		{"a refusal changed", func(m []Message) []Message {
 			i := subject(t, m, RefusedPrefix)
 			m[i].Data = bytes.Replace(m[i].Data, []byte(`expired`), []byte(`expirex`), 1)

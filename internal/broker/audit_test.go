@@ -200,7 +200,7 @@ func TestTheStoreOfARelayThatHasEndedIsReadDirectly(t *testing.T) {
 	}
 	// And a relay goes on with it.
 	f.startConfig(c, Options{})
-	f.accepted(rocketRepo, "rocket")
+	f.accepted(boatRepo, "boat")
 	a, all = whole(t, c, AuditQuery{})
 	if checked(t, c, a, all); len(all) != len(before)+1 {
 		t.Errorf("%d messages after a restart, %d before", len(all), len(before))
@@ -509,7 +509,7 @@ func TestARefusalOfTheProtocolsOwnCourseIsNotOnRecord(t *testing.T) {
 // TestTheSubjectsAreThoseOfTheStore: package audit reads what this one writes.
 func TestTheSubjectsAreThoseOfTheStore(t *testing.T) {
 	t.Parallel()
-	if requestPrefix != audit.RequestPrefix || unboundPrefix != audit.UnboundPrefix || droppedPrefix != audit.DroppedPrefix {
+	if requestPrefix != audit.RequestPrefix || unboundPrefix != audit.UnboundPrefix || droppedPrefix != audit.DroppedPrefix || declinePrefix != audit.DeclinedPrefix {
 		t.Error("they are not")
 	}
 }

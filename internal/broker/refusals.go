@@ -208,6 +208,7 @@ func (f *refusalLog) appendNow(ctx context.Context, c *refusalChain, one refused
 var onRecord = map[string]bool{
 	wire.RefusedMalformed: true, wire.RefusedSignature: true, wire.RefusedVersion: true, wire.RefusedToken: true,
 	wire.RefusedPolicy: true, wire.RefusedLimit: true, wire.RefusedKeyUsed: true, wire.RefusedNotYours: true,
+	wire.RefusedDeclined: true,
 }
 
 // recordRefused notes that a message was refused.
@@ -218,7 +219,7 @@ func (r *Relay) recordRefused(key, verb, code string, data []byte, refused error
 	config := r.rules.Load().config
 	e, open := r.store.recent(key)
 	side, project := audit.RefusedOutside, ""
-	if open || config.desks[key] != nil || code == wire.RefusedLimit {
+	if open || config.desks[key] != nil || code == wire.RefusedLimit || code == wire.RefusedDeclined {
 		side = audit.RefusedInside
 	}
 	if open {
