@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +45,9 @@ func of(t *testing.T, repo string, over map[string]any, change func(*wire.Reques
 	return j
 }
 
+// muted are jobs that prove themselves no more.
+var muted sync.Map
+
 // packages are n jobs of one run, verified.
 func (o *office) packages(t *testing.T, n int, change func(*wire.Request)) (jobs []*answertest.Job) {
 	t.Helper()
@@ -54,6 +58,7 @@ func (o *office) packages(t *testing.T, n int, change func(*wire.Request)) (jobs
 				change(r)
 			}
 		})
+		j.OnAlive = func(*wire.Alive) bool { _, mute := muted.Load(j); return !mute }
 		jobs = append(jobs, j)
 		o.relay.Ask(j)
 	}
@@ -263,7 +268,7 @@ func TestWhoeverCannotBeAnsweredIsLeftOutAndNamed(t *testing.T) {
 		o.human.wait(t, gone.ID(), "over", phase(Over))
 		o.human.wait(t, first.ID(), "resting", phase(Resting))
 		o.human.wait(t, asked.ID(), "at 2", func(p Prompt) bool { return p.Attempt == 2 && p.Answerable })
-		silent.OnAlive = func(*wire.Alive) bool { return false }
+		muted.Store(silent, true)
 		time.Sleep(12 * time.Minute) // its proof runs out, the others' are renewed
 		o.human.wait(t, silent.ID(), "not proved", func(p Prompt) bool { return !p.Answerable })
 
@@ -380,7 +385,9 @@ func TestNewPinsVoidWhatWasVouchedFor(t *testing.T) {
 		if _, err := o.desk.AnswerAll(t.Context(), together(seal.Match(jobs[1].Digest), jobs...)); !errors.Is(err, ErrOneEach) {
 			t.Fatal(err)
 		}
+		o.human.wait(t, jobs[0].ID(), "vouched for", func(p Prompt) bool { return p.Answerable && !p.TypeMatch })
 		o.desk.SetTrust(Trust{Verifier: &gullible{bound: true}, Pins: pins(t, "github", repo)})
+		o.human.wait(t, jobs[0].ID(), "void", func(p Prompt) bool { return !p.Answerable })
 		o.human.wait(t, jobs[0].ID(), "verified anew", func(p Prompt) bool { return p.Answerable && p.TypeMatch })
 		if err := o.answer(jobs[0], 1); !errors.Is(err, ErrMatch) {
 			t.Errorf("%v", err)
