@@ -3,7 +3,9 @@
 # container engine. What else lies in the checkout (keys, a cfa.yaml) cannot get in: .dockerignore admits these paths only.
 
 # Built on the machine that is there, for whichever is wanted: Go crosses by itself, and no emulator runs the compiler.
-FROM --platform=$BUILDPLATFORM golang:1.26.8 AS build
+# By the digest of the image's index, for every machine, because a tag can be moved, and what builds could build in
+# anything. dependabot proposes the next; a release compares the program with the one that was promised.
+FROM --platform=$BUILDPLATFORM golang:1.26.8@sha256:6c2a5538f964f1c82f97ad14988bf05de100d922d159d0e398b54c7b0ca0c6c9 AS build
 ARG TARGETARCH
 # With a release's version, the program is that release's cfa-relay_VERSION_linux_ARCH, to the byte.
 ARG VERSION=

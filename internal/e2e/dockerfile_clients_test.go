@@ -103,8 +103,8 @@ func TestTheImagesRelayIsOneStaticProgramBuiltFromWhatTheDockerfileCopies(t *tes
 		t.Fatal("go.mod: no go line")
 	}
 	// The golang images do not fetch another toolchain by themselves, so an older one would fail at the first build.
-	if from := build[0].args; !regexp.MustCompile(`^--platform=\$BUILDPLATFORM golang:` + regexp.QuoteMeta(string(wanted[1])) + `(-\S+)? AS build$`).MatchString(from) {
-		t.Errorf("FROM %s, want the golang image of go.mod's go %s", from, wanted[1])
+	if from := build[0].args; !regexp.MustCompile(`^--platform=\$BUILDPLATFORM golang:` + regexp.QuoteMeta(string(wanted[1])) + `(-[a-z0-9.]+)?@sha256:[0-9a-f]{64} AS build$`).MatchString(from) {
+		t.Errorf("FROM %s, want the golang image of go.mod's go %s, by its digest", from, wanted[1])
 	}
 
 	ignore, err := os.ReadFile(filepath.Join(root, ".dockerignore"))
