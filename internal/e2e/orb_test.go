@@ -156,6 +156,7 @@ type circleSteps struct {
 	bin  string // first on the PATH
 	env  []string
 	log  strings.Builder
+	live *output // what the steps write, as they write it; nil: nobody reads along
 }
 
 func (w *world) circleJob() *circleSteps {
@@ -213,7 +214,12 @@ func (s *circleSteps) step(command string, args map[string]any) int {
 		for name, value := range r.Environment {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
-		out, err := cmd.CombinedOutput()
+		out := s.live
+		if out == nil {
+			out = newOutput()
+		}
+		cmd.Stdout, cmd.Stderr = out, out
+		err := cmd.Run()
 		fmt.Fprintf(&s.log, "== %s\n%s", r.Name, out)
 		if err != nil && cmd.ProcessState == nil {
 			s.t.Fatal(err)
@@ -393,6 +399,64 @@ func TestTheOrbLetsCfaKnowTheToolByItsWords(t *testing.T) {
 	s.log.Reset()
 	if code := s.step("exec", s.ask(map[string]any{"command": "gem push *.gem"})); code != 64 || !strings.Contains(s.log.String(), "--service") {
 		t.Errorf("ended with %d\n%s", code, &s.log)
+	}
+}
+
+// The gate in front of a publish: a human types the match code off the job's log,
+// and the receipt is checked offline, for the very files.
+func TestTheOrbWaitsForAYesAndLeavesItsReceipt(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t)
+	ana := w.humans[0]
+	desk := w.listen(ana)
+	s := w.circleJob()
+	s.onPath()
+	registry := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(registry.Close)
+	s.env = append(s.env, "NPM_CONFIG_REGISTRY="+registry.URL)
+	dist := filepath.Join(s.home, "dist")
+	if err := os.Mkdir(dist, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tgz := filepath.Join(dist, "rocket-1.2.3.tgz")
+	npmTarball(t, tgz, "package.json", `{"name":"rocket","version":"1.2.3"}`)
+	s.live = newOutput()
+	job := &process{t: t, out: s.live, err: newOutput(), done: make(chan struct{})}
+	go func() {
+		defer close(job.done)
+		job.code = s.step("approve", s.ask(map[string]any{"artifacts": "dist/*.tgz\n"}))
+	}()
+	desk.waitFor(`#1 verified: github\.com/octo/rocket asks for your yes, for npm`)
+	desk.waitFor(`#1 sha256: ` + sha256Of(t, tgz))
+	desk.waitFor(`#1 your turn: `)
+	// What has changed is on offer without anybody saying so.
+	fmt.Fprintln(desk.in, "i1")
+	desk.waitFor(`#1 details \| rocket is not published yet, so all its 1 files are new`)
+	types(t, desk, job, 1)
+	<-job.done
+	if job.code != 0 || !strings.Contains(s.live.String(), "approved by "+ana.sign+" (1 of 1)") {
+		t.Fatalf("ended with %d\n%s", job.code, s.live)
+	}
+	receipt := filepath.Join(s.home, "cfa-receipt.json") // the orb's default
+	v := run(t, nil, "cfa", "verify-receipt", "--key", ana.sign, "--artifact", tgz, receipt)
+	if v.code != 0 || !strings.Contains(v.out.String(), `"publish v1.2.3"`) {
+		t.Errorf("the receipt is refused with %d: %s", v.code, v.out)
+	}
+
+	// A no ends the step, and so the publish behind it; no receipt is left of it.
+	if err := os.Remove(receipt); err != nil {
+		t.Fatal(err)
+	}
+	s.live = nil
+	done := make(chan int, 1)
+	go func() { done <- s.step("approve", s.ask(map[string]any{"artifacts": "dist/*.tgz"})) }()
+	desk.waitFor(`#2 your turn: `)
+	fmt.Fprintln(desk.in, "d 2 not this one")
+	if code := <-done; code != 80 {
+		t.Errorf("a decline: ended with %d\n%s", code, &s.log)
+	}
+	if _, err := os.Stat(receipt); err == nil {
+		t.Error("a no has left a receipt")
 	}
 }
 
