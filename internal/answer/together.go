@@ -32,6 +32,8 @@ func (p *prompt) kin(t time.Time) string {
 		return ""
 	case p.request.Ask != wire.AskCode || p.request.TypeMatch || !proof.job.Bound:
 		return ""
+	case wantsYes(p.request, proof.alive):
+		return "" // a yes, and no code yet
 	case proof.job.Facts.Group == "":
 		return "" // its CI does not say which run it is
 	}
