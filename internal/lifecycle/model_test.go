@@ -660,7 +660,7 @@ func TestAWrongRuleIsFound(t *testing.T) {
 			}
 			return Apply(prev, in, at)
 		}},
-		"a code that a job had ends as cancelled": {most: 4, wrong: func(prev *Record, in Input, at time.Time) (Record, error) {
+		"a code that a job had ends as cancelled": {most: 8, wrong: func(prev *Record, in Input, at time.Time) (Record, error) {
 			r, err := Apply(prev, in, at)
 			if err == nil && r.Event == EventLost && r.State == StateDone {
 				r.State, r.Outcome = StateCancelled, ""
