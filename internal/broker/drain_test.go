@@ -45,6 +45,8 @@ func TestADrainingRelayTakesNothingNewAndEndsWhatIsUnderWay(t *testing.T) {
 	hint(t, handed.hints, answerOf(m))
 	holding = true
 	hold.Lock()
+	release := sync.OnceFunc(hold.Unlock)
+	t.Cleanup(release) // before the relay's own, which would wait for it
 	reply := make(chan wire.Reply, 1)
 	go func() { _, r := ana.answer(answered, 1); reply <- r }()
 	<-reached
@@ -74,7 +76,7 @@ func TestADrainingRelayTakesNothingNewAndEndsWhatIsUnderWay(t *testing.T) {
 		t.Fatal("it ended with an answer under way")
 	case <-time.After(100 * time.Millisecond): // it may not end now, whenever it is looked at
 	}
-	hold.Unlock()
+	release()
 	if s := must(t, <-reply); s.State != "answered" {
 		t.Errorf("the answer that was under way: %s", s.State)
 	}

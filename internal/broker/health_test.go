@@ -414,15 +414,19 @@ func TestARelayWhoseStoreCannotBeWrittenIsNotReady(t *testing.T) {
 	eventually(t, "a failure of long ago is none", func() bool { status, _ := f.read("/readyz"); return status == 200 })
 
 	// The disk itself: a trial is written.
-	store := filepath.Join(dir, "store")
-	if err := tryWrite(store); err != nil {
-		t.Error(err)
+	for range 2 {
+		if err := tryWrite(dir); err != nil {
+			t.Error(err)
+		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(store, ".trial*")); len(left) > 0 {
-		t.Errorf("left over: %q", left)
+	if info, err := os.Stat(filepath.Join(dir, "trial")); err != nil || info.Size() != 4096 || info.Mode().Perm() != 0o600 {
+		t.Errorf("the trial: %v %v", info, err)
 	}
 	if err := tryWrite(filepath.Join(dir, "gone")); err == nil {
 		t.Error("written to nowhere")
+	}
+	if err := tryWrite("/dev/full"); err == nil {
+		t.Error("written to no folder")
 	}
 	why := "its disk cannot be written: read-only file system"
 	f.relay.probed.Store(&why)

@@ -117,7 +117,7 @@ func (r *Relay) watch(now time.Time) {
 	c := r.rules.Load().config
 	if c.NATS == nil {
 		why := ""
-		if err := tryWrite(filepath.Join(c.Data, "store")); err != nil {
+		if err := tryWrite(c.Data); err != nil {
 			why = "its disk cannot be written: " + err.Error()
 		}
 		if before := r.probed.Swap(&why); why != "" && (before == nil || *before == "") {
@@ -129,10 +129,14 @@ func (r *Relay) watch(now time.Time) {
 	r.watchClock(now)
 }
 
-// tryWrite writes as much as a record, down to the disk, and removes it: a disk
-// that is full or read-only takes small writes into its cache for a while.
+// leastFree is the least that a disk must have free to be one that can be written.
+const leastFree = 1 << 20
+
+// tryWrite writes as much as a record, down to the disk: one that is full or
+// read-only takes small writes into its cache for a while. The file stays, so that
+// a relay that is killed leaves one behind and not one each time.
 func tryWrite(dir string) error {
-	f, err := os.CreateTemp(dir, ".trial")
+	f, err := os.OpenFile(filepath.Join(dir, "trial"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -140,7 +144,14 @@ func tryWrite(dir string) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	// The trial itself may have got what it gave up a moment before.
+	if free, ok := diskFree(dir); ok && free < leastFree {
+		return errors.New("it is full")
+	}
+	return nil
 }
 
 // watchDisk compares what the record may still take with what there is.
