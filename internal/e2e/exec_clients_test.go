@@ -237,7 +237,7 @@ func TestManyPackagesTakeTheNextCodeWhenOneIsUsedUp(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		s.wantPublished("ws-"+name, "1.0.0")
 	}
-	if !strings.Contains(e.err, "one more is needed") {
+	if !strings.Contains(e.err, "one more answer is needed") {
 		t.Error("the humans were told of a refusal, which it was not")
 	}
 }
@@ -255,7 +255,7 @@ func TestACodeThatDiesBetweenTwoPackagesIsFollowedByTheNext(t *testing.T) {
 	}()
 	e := s.exec(clientstest.NPM11, s.workspaces("a", "b"), nil, "npm", "publish", "--workspaces")
 	<-died
-	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 2 || !strings.Contains(e.err, "one more is needed") {
+	if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 2 || !strings.Contains(e.err, "one more answer is needed") {
 		t.Errorf("exit code %d, %d requests, %d attempts", e.code, n, attempts)
 	}
 	for name, code := range map[string]string{"ws-a": "246810", "ws-b": "135790"} {
