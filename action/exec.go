@@ -70,24 +70,21 @@ func (x *execCmd) AfterApply() error {
 			ways++
 		}
 	}
-	guess := service.Guess(x.Command)
+	guess, named := service.Guess(x.Command), service.Find(x.Service)
 	switch {
 	case ways > 1:
 		return errors.New("--env, --stdin, --fd, --pty-prompt and --link are five ways; give one")
-	case guess != nil && ways == 0:
+	case named != nil && named.Login != nil:
+		x.row = *named // its code is for another command, and this may be any
+	case guess != nil:
 		// The command says how, --service at most what for: npm's code for
 		// semantic-release is npm's, and semantic-release must not be run twice.
 		x.row = *guess
+	case named != nil:
+		x.row, x.foreign = *named, named.Name != service.Default
 	case x.Service != "":
-		if row := service.Find(x.Service); row != nil {
-			x.row = *row
-			x.foreign = row.Name != service.Default && ways == 0
-		} else {
-			x.row = *service.Find(service.Default)
-			x.row.Name, x.row.Title = x.Service, x.Service
-		}
-	case guess != nil:
-		x.row = *guess
+		x.row = *service.Find(service.Default)
+		x.row.Name, x.row.Title = x.Service, x.Service
 	case ways == 0:
 		return fmt.Errorf("which tool is %q? Say it with --service (%s), or say how its code goes in: --env NAME, --stdin, --fd N, --pty-prompt REGEXP or --link REGEXP",
 			wire.Clean(x.Command[0], 80), strings.Join(names(), ", "))
@@ -119,8 +116,8 @@ func (x *execCmd) ways(given int) (err error) {
 			return fmt.Errorf("--refused: %w", err)
 		}
 	}
-	if x.NoPack {
-		x.row.Plan = nil
+	if x.NoPack || x.foreign {
+		x.row.Plan = nil // what is no npm must not be run as npm is
 	}
 	switch {
 	case given == 0 && x.row.Env == nil && x.row.Prompt == nil && x.row.Login == nil && (x.row.Link == nil || x.row.Link.Shown == nil):
@@ -291,10 +288,7 @@ type task struct {
 // until runs a task: first without a factor, where the tool shows that it wants
 // one; with one then; and again where the factor was refused.
 func (e *execution) until(ctx context.Context, t *task) error {
-	// A script, or a command that nothing is known of, may have done anything before
-	// it came to the tool: it is run again only for who said so.
-	unknown := e.foreign && e.Retries < 1
-	once := unknown || e.row.Once != nil && e.row.Once(e.Command)
+	once := e.once()
 	late := e.row.Env != nil && !once && (e.row.Read != nil || e.refused != nil)
 	switch {
 	case e.row.Prompt != nil:
@@ -325,11 +319,7 @@ func (e *execution) until(ctx context.Context, t *task) error {
 		}
 		verdict := e.read(res)
 		if once && verdict != service.Failed {
-			if unknown {
-				e.say.line("%s wants another factor, and the command is not run again by itself, because nobody knows here what it did before: have %s alone run by cfa exec, or say --retries 1 if the whole of it may be run again", e.row.Title, e.row.Title)
-			} else {
-				e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
-			}
+			e.notAgain()
 			return ended(res.Code)
 		}
 		if once && e.row.Read == nil && code != "" {
@@ -403,6 +393,25 @@ func (e *execution) until(ctx context.Context, t *task) error {
 			}
 		}
 	}
+}
+
+// once says that the command is not run a second time: the row says so, or a script,
+// or a command that nothing is known of, may have done anything before it came to
+// the tool. That one is run again only for who said how it shows a refusal, or how
+// often it may be.
+func (e *execution) once() bool {
+	return e.unknown() || e.row.Once != nil && e.row.Once(e.Command)
+}
+
+func (e *execution) unknown() bool { return e.foreign && e.Retries < 1 && e.refused == nil }
+
+// notAgain says why a failed command is not run again.
+func (e *execution) notAgain() {
+	if e.unknown() {
+		e.say.line("%s wants another factor, and the command is not run again by itself, because nobody knows here what it did before: have %s alone run by cfa exec, or say --retries 1 if the whole of it may be run again", e.row.Title, e.row.Title)
+		return
+	}
+	e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
 }
 
 // presence is whether a version is at its registry.
@@ -689,6 +698,9 @@ func (e *execution) typed(ctx context.Context, t *task) error {
 			return ended(res.Code)
 		}
 		switch verdict := e.read(res); {
+		case verdict != service.Failed && e.once():
+			e.notAgain()
+			return ended(res.Code)
 		case verdict == service.WantsCode && typed > 0:
 			typed, limited = 0, 0
 			if err := e.refuse(ctx, res.Code); err != nil {

@@ -77,7 +77,10 @@ func (e *execution) each(ctx context.Context, commands [][]string) error {
 // pack runs what a plan runs before it publishes, and gives the tarballs. drop
 // removes those that it made.
 func (e *execution) pack(ctx context.Context, p *service.Plan) (paths []string, drop func(), err error) {
-	if p.Ignores != nil {
+	if !p.Many {
+		p.Before, p.After = having(p.Dir, p.Before), having(p.Dir, p.After)
+	}
+	if p.Ignores != nil && len(p.Before)+len(p.After) > 0 {
 		// A file of the user's may say so, which only the tool finds.
 		res, err := child.Run(ctx, child.Command{Argv: p.Ignores, Env: e.io.environ()})
 		if err != nil {
@@ -112,6 +115,29 @@ func (e *execution) pack(ctx context.Context, p *service.Plan) (paths []string, 
 		return nil, nil, &exit{exitCancelled, errors.New("packing made no tarball, so there is nothing to publish")}
 	}
 	return paths, drop, nil
+}
+
+// having leaves out commands for scripts that the package has not got: each is a
+// start of npm for nothing. All stay where that cannot be told.
+func having(dir string, commands [][]string) (list [][]string) {
+	var v struct {
+		Scripts map[string]any `json:"scripts"`
+	}
+	f, err := os.Open(filepath.Join(dir, "package.json"))
+	if err != nil {
+		return commands
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	if err != nil || json.Unmarshal(data, &v) != nil {
+		return commands
+	}
+	for _, c := range commands {
+		if _, there := v.Scripts[c[len(c)-1]]; there {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // tarballs are the command's own.

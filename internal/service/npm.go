@@ -103,6 +103,7 @@ func npmPair(out []byte) (auth, done string, ok bool) {
 
 // A packer is a package manager that packs, and publishes a tarball.
 type packer struct {
+	program string
 	// flags are the options of publish that a plan understands; true: with a value,
 	// which may stand in the next argument.
 	flags map[string]bool
@@ -117,6 +118,7 @@ type packer struct {
 
 // npmPacker is npm. Source of the scripts' order: npm/cli, lib/commands/publish.js.
 var npmPacker = packer{
+	program: "npm",
 	flags: map[string]bool{
 		"--access": true, "--tag": true, "--registry": true, "--userconfig": true, "--loglevel": true, "--provenance-file": true,
 		"--workspace": true, "-w": true, "--cache": true, "--fetch-retries": true, "--fetch-timeout": true,
@@ -168,7 +170,8 @@ func Staged(out []byte) string {
 // many packages are published one by one, and the bytes are known whose
 // publication is checked. It leaves alone what it does not understand.
 func (p packer) plan(argv []string, env func(string) string) *Plan {
-	if len(argv) == 0 {
+	// By its own program, and nothing that stands around it.
+	if words := bare(argv); len(argv) == 0 || len(words) != len(argv) || words[0] != p.program {
 		return nil
 	}
 	var pack, publish []string // flags of each
@@ -209,6 +212,9 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 		if flag != "--foreground-scripts" {
 			publish = append(publish, all...)
 		}
+	}
+	if words == 0 {
+		return nil
 	}
 	// One folder at most, and it must be one: anything else than a path is
 	// something that is fetched.
@@ -253,6 +259,9 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 		}
 	}
 	plan.Many = many
+	if plan.Dir = "."; len(at) == 1 {
+		plan.Dir = at[0]
+	}
 	plan.Pack = slices.Concat([]string{program, "pack"}, at, []string{"--pack-destination", Folder}, pack)
 	if ignore {
 		return plan

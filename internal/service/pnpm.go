@@ -26,6 +26,7 @@ var pnpm = &Service{
 
 // pnpmPacker is pnpm, for one package; what -r publishes, it finds again by itself.
 var pnpmPacker = packer{
+	program: "pnpm",
 	flags: map[string]bool{
 		"--access": true, "--tag": true, "--registry": true, "--publish-branch": true, "--no-git-checks": false,
 		"--ignore-scripts": false, "--provenance": false, "--force": false,

@@ -153,7 +153,10 @@ type Plan struct {
 	Ignores []string
 	// Many says that it packs what it finds, private packages too, which are then
 	// not published.
-	Many   bool
+	Many bool
+	// Dir is the folder of the package that is packed, for who wants to know which
+	// scripts there are: each command of Before and After ends with the name of one.
+	Dir    string
 	Before [][]string // once, before all else; the first that fails ends it
 	Pack   []string   // writes one or more .tgz files into the folder that is put in the place of [Folder]
 	// Publish makes the command for one of them.

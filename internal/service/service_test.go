@@ -236,6 +236,11 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 			t.Errorf("%q:\n%s\nwant\n%s", line, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
+	for _, line := range []string{"release", "release publish", "make publish", "./publish.sh", "npm", "npm --json", "pnpm publish", "npx npm publish"} {
+		if planNPM(strings.Fields(line), none) != nil {
+			t.Errorf("%q is taken for npm publish", line)
+		}
+	}
 	p := planPNPM(strings.Fields("pnpm publish --no-git-checks --access public"), none)
 	if join(p.Before[0]) != "pnpm run --if-present --config.enable-pre-post-scripts=false prepublishOnly" || join(p.Pack) != "pnpm pack --pack-destination {folder}" ||
 		join(p.Publish("T")) != "pnpm publish T --no-git-checks --access public" || planPNPM(strings.Fields("pnpm publish -r"), none) != nil {
