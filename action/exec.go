@@ -325,7 +325,7 @@ func (e *execution) until(ctx context.Context, t *task) error {
 		if once && e.row.Read == nil && code != "" {
 			e.say.line("%s does not show whether it was the code that it did not take; it is not run again by itself", e.row.Title)
 		}
-		if l := e.row.Link; verdict == service.WantsCode && code == "" && l != nil && l.Blind {
+		if l := e.row.Link; verdict == service.WantsCode && code == "" && !e.foreign && l != nil && l.Blind {
 			if res, err = e.probe(ctx, t); err != nil {
 				return err
 			}
@@ -336,6 +336,11 @@ func (e *execution) until(ctx context.Context, t *task) error {
 				return nil
 			}
 			verdict = e.read(res)
+		}
+		if l := e.row.Link; verdict == service.WantsCode && code == "" && !e.foreign && l != nil && l.Enter != nil {
+			if verdict = e.look(ctx, t); verdict == done {
+				return nil
+			}
 		}
 		switch verdict {
 		case service.Failed:
@@ -554,6 +559,51 @@ func (f *fences) token() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.now
+}
+
+// lookWithin is how long a tool may take on a terminal to show what it wants.
+const lookWithin = 30 * time.Second
+
+// done is a verdict of look's: it wanted nothing after all.
+const done service.Verdict = -1
+
+// look runs a tool on a terminal until it shows whether it wants a code or a link,
+// unheard. Where that cannot be seen it wants a code.
+func (e *execution) look(ctx context.Context, t *task) service.Verdict {
+	l, seen := e.row.Link, make(chan service.Verdict, 1)
+	p, err := child.Start(ctx, child.Command{
+		Argv: t.argv, Env: append(e.io.environ(), l.Terminal...), Terminal: true,
+		See: func(text string) {
+			v := service.WantsCode
+			switch {
+			case l.Shown.MatchString(text):
+				v = service.WantsLink
+			case !l.Enter.MatchString(text):
+				return
+			}
+			select {
+			case seen <- v:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		return service.WantsCode
+	}
+	late := time.NewTimer(lookWithin)
+	defer late.Stop()
+	select {
+	case v := <-seen:
+		p.Stop()
+		return v
+	case <-p.Done():
+		if res, err := p.Wait(); err == nil && res.Code == 0 {
+			return done
+		}
+	case <-late.C:
+		p.Stop()
+	}
+	return service.WantsCode
 }
 
 // startFailure gives the exit codes of a shell.

@@ -161,7 +161,7 @@ func (f *following) pair(ctx, opening context.Context) (string, error) {
 		switch {
 		case opening.Err() != nil:
 			return "", context.Cause(opening)
-		case verdict == service.WantsLink && l.Shown != nil:
+		case l.Shown != nil && (verdict == service.WantsLink || verdict == service.WantsCode && l.Enter != nil):
 			return f.wait(ctx, opening)
 		case verdict == service.Limited:
 			return "", errors.New("the service answers that there were too many tries; open the prompt again in a minute")

@@ -474,7 +474,7 @@ func TestADeclineIsNoPublish(t *testing.T) {
 
 // The main way on npm: a link to a passkey, in each generation of npm and in pnpm.
 func TestALinkIsFollowedAndTheCommandGoesOn(t *testing.T) {
-	for _, c := range []clientstest.Client{clientstest.NPM11, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12} {
+	for _, c := range []clientstest.Client{clientstest.NPM10, clientstest.NPM11, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12} {
 		t.Run(string(c), func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})

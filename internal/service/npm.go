@@ -28,6 +28,7 @@ var npm = &Service{
 		Set: []string{"NPM_CONFIG_JSON=true"}, Pair: npmPair,
 		// Before, only a terminal shows it, and npm waits there by itself.
 		Terminal: []string{"NPM_CONFIG_BROWSER=false", "NPM_CONFIG_JSON=false"},
+		Enter:    regexp.MustCompile(`Enter OTP:`),
 		Shown:    regexp.MustCompile(`(?m)^(?:Authenticate your account at:|Open this URL in your browser to authenticate:)\r?\n(https?://\S+?)\r?$`),
 	},
 	Pages: []Page{npmPage},

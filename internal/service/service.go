@@ -119,7 +119,10 @@ type Link struct {
 	// Shown finds the link in what the tool shows on a terminal, where it then
 	// waits by itself until the link was followed; Terminal are variables for that.
 	// A tool that shows it without a terminal too says Pipe.
-	Shown    *regexp.Regexp
+	Shown *regexp.Regexp
+	// Enter is what it shows there instead when it wants a code. A row that has it
+	// does not tell the two apart without a terminal, in older versions.
+	Enter    *regexp.Regexp
 	Terminal []string
 	Pipe     bool
 	// Unasked says that it does so on a pipe too, whether a human is there or not: so
