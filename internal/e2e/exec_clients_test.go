@@ -585,3 +585,21 @@ func TestTheAWSCLITakesItsCode(t *testing.T) {
 		})
 	}
 }
+
+// A package that is not to be published fails as npm has it fail, and nothing is
+// run as if it had been.
+func TestAPrivatePackageFailsAsByNPM(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, registrytest.Config{})
+	dir := s.home.Package("private", "1.0.0")
+	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"name":"private","version":"1.0.0","private":true,"scripts":{"postpublish":"echo done > postpublish.log"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := s.exec(clientstest.NPM11, dir, nil, "npm", "publish")
+	if e.code != 1 || !strings.Contains(e.err, "EPRIVATE") {
+		t.Errorf("exit code %d", e.code)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "postpublish.log")); err == nil {
+		t.Error("postpublish was run")
+	}
+}
