@@ -419,34 +419,6 @@ func (e *execution) notAgain() {
 	e.say.line("%s is not run again by itself: after what it has done already, it would end well with nothing published", e.row.Title)
 }
 
-// presence is whether a version is at its registry.
-type presence int
-
-const (
-	unknown   presence = iota // it does not say
-	absent                    // it is not there
-	same                      // it is there, with the same bytes
-	different                 // it is there, with others
-)
-
-// already decides on a version that the tool says is there already: a publish
-// whose answer was lost ends so. Only the same bytes make it a success.
-func (e *execution) already(ctx context.Context, t *task, code int) error {
-	if t.exists == nil {
-		return ended(code)
-	}
-	switch t.exists(ctx) {
-	case same:
-		e.say.line("the version is at the registry already, with the same bytes: it was published")
-		return nil
-	case different:
-		e.say.line("the version is at the registry already, but with OTHER bytes than these: somebody published something else under this version. Nothing was published now; compare the two before you publish a new version")
-	case absent, unknown:
-		e.say.line("the tool says that the version is there already, and the registry does not show its integrity, so whether it is the same cannot be told")
-	}
-	return ended(code)
-}
-
 // read is what the row says of a finished run.
 func (e *execution) read(res child.Result) service.Verdict {
 	if e.refused != nil && (e.refused.Match(res.Out) || e.refused.Match(res.Err)) {
@@ -520,45 +492,6 @@ func (e *execution) probe(ctx context.Context, t *task) (child.Result, error) {
 		return res, startFailure(err)
 	}
 	return res, nil
-}
-
-// conceal has the CI hide a secret from now on, also where the command has told
-// GitHub's runner to take no commands: the line that hides would then be shown.
-func (e *execution) conceal(secret string) error {
-	if token := e.fences.token(); token != "" {
-		fmt.Fprintf(e.io.err, "::%s::\n", token)
-		defer fmt.Fprintf(e.io.err, "::stop-commands::%s\n", token)
-	}
-	_, err := e.to.conceal(secret)
-	return err
-}
-
-// fences follows what a command told GitHub's runner: ::stop-commands::TOKEN, and
-// ::TOKEN:: when it takes commands again.
-type fences struct {
-	mu  sync.Mutex
-	now string
-}
-
-var fence = regexp.MustCompile(`(?m)^\s*(?:::|##\[)(?:stop-commands(?:::|\])([^\r\n]+)|([^\r\n:\]]+)(?:::|\]))\s*$`)
-
-func (f *fences) see(text string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, m := range fence.FindAllStringSubmatch(text, -1) {
-		switch {
-		case m[1] != "":
-			f.now = strings.TrimSpace(m[1])
-		case m[2] == f.now:
-			f.now = ""
-		}
-	}
-}
-
-func (f *fences) token() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.now
 }
 
 // lookWithin is how long a tool may take on a terminal to show what it wants.

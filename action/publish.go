@@ -171,6 +171,34 @@ func (e *execution) publishOne(ctx context.Context, p *service.Plan, path string
 	}})
 }
 
+// presence is whether a version is at its registry.
+type presence int
+
+const (
+	unknown   presence = iota // it does not say
+	absent                    // it is not there
+	same                      // it is there, with the same bytes
+	different                 // it is there, with others
+)
+
+// already decides on a version that the tool says is there already: a publish
+// whose answer was lost ends so. Only the same bytes make it a success.
+func (e *execution) already(ctx context.Context, t *task, code int) error {
+	if t.exists == nil {
+		return ended(code)
+	}
+	switch t.exists(ctx) {
+	case same:
+		e.say.line("the version is at the registry already, with the same bytes: it was published")
+		return nil
+	case different:
+		e.say.line("the version is at the registry already, but with OTHER bytes than these: somebody published something else under this version. Nothing was published now; compare the two before you publish a new version")
+	case absent, unknown:
+		e.say.line("the tool says that the version is there already, and the registry does not show its integrity, so whether it is the same cannot be told")
+	}
+	return ended(code)
+}
+
 // present asks the registry, by the tool itself, which bytes a version has there.
 func (e *execution) present(ctx context.Context, p *service.Plan, t tarball) presence {
 	var said strings.Builder
