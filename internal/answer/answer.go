@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -86,24 +87,24 @@ type Decisions interface {
 
 // Answer is a human's answer to one attempt of one prompt.
 type Answer struct {
-	ID      string // the prompt's
-	Attempt int    // as shown: a code meant for one attempt is not used for the next
-	Code    string // "" for an approval and a link
-	Match   string // the match code as typed, where the prompt demands it
+	ID      string `json:"id"`      // the prompt's
+	Attempt int    `json:"attempt"` // as shown: a code meant for one attempt is not used for the next
+	Code    string `json:"code"`    // "" for an approval and a link
+	Match   string `json:"match"`   // the match code as typed, where the prompt demands it
 }
 
 // Together is a human's answer to several prompts that one run asks for together.
 type Together struct {
 	// Members are the prompts, as shown: what has come since gets nothing.
-	Members []Member
-	Code    string
-	Match   string // the match code of any of them, as typed
+	Members []Member `json:"members"`
+	Code    string   `json:"code"`
+	Match   string   `json:"match"` // the match code of any of them, as typed
 }
 
 // Member is one attempt of one prompt.
 type Member struct {
-	ID      string
-	Attempt int
+	ID      string `json:"id"`
+	Attempt int    `json:"attempt"`
 }
 
 // LeftOut is a member that got nothing.
@@ -152,20 +153,20 @@ const (
 // Facts is what the verified ID token says, as ci.Facts, with each text made
 // safe to show. What the token does not say is "".
 type Facts struct {
-	Repository   string
-	Workflow     string // the name it gives itself
-	WorkflowFile string
-	Ref          string
-	SHA          string
-	Environment  string
-	Event        string
-	Actor        string
-	RunURL       string
-	RunID        string
-	RunAttempt   string
-	Job          string
-	Runner       string
-	Group        string // equal for what one run asks together
+	Repository   string `json:"repository,omitempty"`
+	Workflow     string `json:"workflow,omitempty"` // the name it gives itself
+	WorkflowFile string `json:"workflow_file,omitempty"`
+	Ref          string `json:"ref,omitempty"`
+	SHA          string `json:"sha,omitempty"`
+	Environment  string `json:"environment,omitempty"`
+	Event        string `json:"event,omitempty"`
+	Actor        string `json:"actor,omitempty"`
+	RunURL       string `json:"run_url,omitempty"`
+	RunID        string `json:"run_id,omitempty"`
+	RunAttempt   string `json:"run_attempt,omitempty"`
+	Job          string `json:"job,omitempty"`
+	Runner       string `json:"runner,omitempty"`
+	Group        string `json:"group,omitempty"` // equal for what one run asks together
 }
 
 // Prompt is a snapshot of one request, as its human may see it. All text is
@@ -173,65 +174,66 @@ type Facts struct {
 // Unpinned nothing is known of the job, and Facts, Service, Format, Message,
 // Match and Reason are empty.
 type Prompt struct {
-	ID     string // the request's key
-	Number int    // counts from 1, for people
+	ID     string `json:"id"`     // the request's key
+	Number int    `json:"number"` // counts from 1, for people
 
-	Phase      Phase
-	Standing   Standing
-	Answerable bool
+	Phase      Phase    `json:"phase"`
+	Standing   Standing `json:"standing"`
+	Answerable bool     `json:"answerable"`
 	// Why says why it cannot be answered, or how it ended. It may have several
 	// lines.
-	Why string
+	Why string `json:"why,omitempty"`
 	// Note says what became of this responder's last answer; empty while it is
 	// not known, and before there is one.
-	Note string
+	Note string `json:"note,omitempty"`
 
-	Relay   string // the relay that passed it on
-	Project string // as whose request the relay passes it on
-	Rule    string // the pin that fits
+	Relay   string `json:"relay,omitempty"`   // the relay that passed it on
+	Project string `json:"project,omitempty"` // as whose request the relay passes it on
+	Rule    string `json:"rule,omitempty"`    // the pin that fits
 
-	Facts   Facts
-	Ask     string // wire.AskCode, …
-	Service string // what the code is for, by the job's own word
-	Format  string // the code's form, in words
-	Message string // the job's own words
-	Match   string // to compare with the job's log; empty where TypeMatch
+	Facts   Facts  `json:"facts"`
+	Ask     string `json:"ask,omitempty"`     // wire.AskCode, …
+	Service string `json:"service,omitempty"` // what the code is for, by the job's own word
+	Format  string `json:"format,omitempty"`  // the code's form, in words
+	Message string `json:"message,omitempty"` // the job's own words
+	Match   string `json:"match,omitempty"`   // to compare with the job's log; empty where TypeMatch
 	// TypeMatch: the human must type the match code, read off the job's log.
-	TypeMatch bool
+	TypeMatch bool `json:"type_match,omitempty"`
 	// Group is equal for verified prompts that one run asks for together: all of
 	// their facts are the same but the job. Empty where a prompt is to be judged
 	// alone. Reusable: the service lets one code be used for each of them.
-	Group    string
-	Reusable bool
+	Group    string `json:"group,omitempty"`
+	Reusable bool   `json:"reusable,omitempty"`
 
 	// LinkHost and Link are where a human is to go, where a link is asked for and
 	// its host is allowed: the newest one, for it is made anew with each opening.
 	// Link is empty where TypeMatch: see [Decisions].Follow.
-	LinkHost, Link string
+	LinkHost string `json:"link_host,omitempty"`
+	Link     string `json:"link,omitempty"`
 	// Artifacts are the files that it is about; all but digest and size are the
 	// job's own words.
-	Artifacts []Artifact
-	Approvals int    // people who must agree, of an approval or where they are two
-	Agreed    int    // how many of them have, by the job's signed word
-	Yes       bool   // what is asked for now is a yes: no code, and the match code as typed
-	Details   string // the job's own words for who wants to read more; several lines
+	Artifacts []Artifact `json:"artifacts,omitempty"`
+	Approvals int        `json:"approvals,omitempty"` // people who must agree, of an approval or where they are two
+	Agreed    int        `json:"agreed,omitempty"`    // how many of them have, by the job's signed word
+	Yes       bool       `json:"yes,omitempty"`       // what is asked for now is a yes: no code, and the match code as typed
+	Details   string     `json:"details,omitempty"`   // the job's own words for who wants to read more; several lines
 
-	Attempt  int
-	Reason   string    // wire.ReasonFirst, …: why there is this attempt, signed by the job
-	Since    time.Time // when it was asked, by the job's word
-	Deadline time.Time
-	Opened   string // whose responders show it, by the relay's word
-	By       string // who answered or declined, by the relay's word
+	Attempt  int       `json:"attempt"`
+	Reason   string    `json:"reason,omitempty"` // wire.ReasonFirst, …: why there is this attempt, signed by the job
+	Since    time.Time `json:"since"`            // when it was asked, by the job's word
+	Deadline time.Time `json:"deadline"`
+	Opened   string    `json:"opened,omitempty"` // whose responders show it, by the relay's word
+	By       string    `json:"by,omitempty"`     // who answered or declined, by the relay's word
 }
 
 // Artifact is one file that a prompt is about, safe to show.
 type Artifact struct {
-	Name    string
-	SHA256  string // 64 hex digits
-	Size    int64
-	Package string
-	Version string
-	Stage   string // id of a staged version at npm, a UUID: what `npm stage approve` takes
+	Name    string `json:"name,omitempty"`
+	SHA256  string `json:"sha256,omitempty"` // 64 hex digits
+	Size    int64  `json:"size"`
+	Package string `json:"package,omitempty"`
+	Version string `json:"version,omitempty"`
+	Stage   string `json:"stage,omitempty"` // id of a staged version at npm, a UUID: what `npm stage approve` takes
 }
 
 // Verifier verifies the chain of proof; *trust.Verifier is the one there is.
@@ -265,6 +267,10 @@ type Config struct {
 	// ConnectWithin is how long the first connection may take before Run fails
 	// with dial.ErrUnreachable; 0: for ever. A lost one is sought for ever.
 	ConnectWithin time.Duration
+	// Patient: nothing about a connection is final, not even a first one: a program
+	// in the background outlives a captive portal, a certificate that is renewed too
+	// late, and the wait until it is enrolled.
+	Patient bool
 }
 
 // relayConn is a connection to a relay; *dial.Conn.
@@ -274,6 +280,14 @@ type relayConn interface {
 	Hints() <-chan wire.Hint
 	Closed() <-chan struct{}
 	Close()
+}
+
+// Line is the connection to one relay.
+type Line struct {
+	Relay     string    `json:"relay"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	Why       string    `json:"why,omitempty"` // there is none; safe to show
 }
 
 // Desk is one responder at one relay.
@@ -288,10 +302,11 @@ type Desk struct {
 	do   chan func()   // what Run's goroutine is to do
 	done chan struct{} // closed when Run has ended
 	work context.Context
+	line atomic.Pointer[Line]
 
 	// All that follows belongs to Run's goroutine.
 	trust    Trust
-	couriers []*courier
+	couriers []*Courier
 	err      error // what Run will return
 	ended    bool
 	quit     bool
@@ -304,7 +319,8 @@ type Desk struct {
 	backoff   time.Duration
 	refusals  int
 	refusedAt time.Time
-	told      bool // that there is no connection
+	told      bool   // that there is no connection
+	waits     string // why, where a patient desk has said so
 	listens   map[string]bool
 
 	reading    bool
@@ -362,6 +378,7 @@ func newDesk(c Config, relay string) *Desk {
 		trust: c.Trust, ill: map[string]bool{},
 		prompts: map[string]*prompt{}, over: map[string]tomb{},
 	}
+	d.line.Store(&Line{Relay: relay, Since: now(), Why: "not connected yet"})
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

@@ -16,10 +16,10 @@ const (
 	maxQueue = 4 * maxPrompts
 )
 
-// courier hands news to one asker. It keeps the newest snapshot of each prompt
+// Courier hands news to one asker. It keeps the newest snapshot of each prompt
 // only, so an asker that is slow misses steps but never the last word on what it
 // was told of.
-type courier struct {
+type Courier struct {
 	out  chan News
 	wake chan struct{}
 
@@ -31,11 +31,31 @@ type courier struct {
 	closed  bool
 }
 
-func newCourier() *courier {
-	return &courier{out: make(chan News), wake: make(chan struct{}, 1), newest: map[string]Prompt{}, told: map[string]bool{}}
+// NewCourier makes one. It hands out nothing until it is told to with [Courier.News].
+func NewCourier() *Courier {
+	return &Courier{out: make(chan News), wake: make(chan struct{}, 1), newest: map[string]Prompt{}, told: map[string]bool{}}
 }
 
-func (c *courier) prompt(p Prompt) {
+// Tell gives it one more piece of news. It never blocks.
+func (c *Courier) Tell(n News) {
+	if n.Prompt == nil {
+		c.notice(n.Notice)
+	} else {
+		c.prompt(*n.Prompt)
+	}
+}
+
+// News hands out what it is told, until ctx ends, or it was closed and has handed
+// out everything; then it closes the channel. Call it once.
+func (c *Courier) News(ctx context.Context) <-chan News {
+	go c.deliver(ctx)
+	return c.out
+}
+
+// Close says that there will be no more news.
+func (c *Courier) Close() { c.close() }
+
+func (c *Courier) prompt(p Prompt) {
 	c.mu.Lock()
 	if !slices.Contains(c.order, p.ID) {
 		if len(c.order) >= maxQueue {
@@ -50,7 +70,7 @@ func (c *courier) prompt(p Prompt) {
 
 // skip drops the oldest prompt that came and ended while the asker was not
 // listening: it need not be told that something is over of which it never heard.
-func (c *courier) skip() {
+func (c *Courier) skip() {
 	i := slices.IndexFunc(c.order, func(id string) bool { return c.newest[id].Phase == Over && !c.told[id] })
 	if i >= 0 {
 		delete(c.newest, c.order[i])
@@ -58,7 +78,7 @@ func (c *courier) skip() {
 	}
 }
 
-func (c *courier) notice(text string) {
+func (c *Courier) notice(text string) {
 	c.mu.Lock()
 	if len(c.notices) < maxNotices {
 		c.notices = append(c.notices, text)
@@ -67,14 +87,14 @@ func (c *courier) notice(text string) {
 	c.ring()
 }
 
-func (c *courier) close() {
+func (c *Courier) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.ring()
 }
 
-func (c *courier) ring() {
+func (c *Courier) ring() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -82,7 +102,7 @@ func (c *courier) ring() {
 }
 
 // next takes the oldest news out.
-func (c *courier) next() (n News, ok, closed bool) {
+func (c *Courier) next() (n News, ok, closed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -104,7 +124,7 @@ func (c *courier) next() (n News, ok, closed bool) {
 }
 
 // deliver runs until the courier is closed and empty, or ctx ends.
-func (c *courier) deliver(ctx context.Context) {
+func (c *Courier) deliver(ctx context.Context) {
 	defer close(c.out)
 	for {
 		n, ok, closed := c.next()

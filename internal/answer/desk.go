@@ -22,6 +22,7 @@ const (
 	missingFor    = 20 * time.Second       // that the relay may leave a prompt out before it counts as gone
 	firstBackoff  = 250 * time.Millisecond // between two attempts to connect, doubled up to lastBackoff
 	lastBackoff   = 10 * time.Second
+	patientWait   = 30 * time.Second // between two attempts of a patient desk that is refused, or does not find its relay
 	steady        = 30 * time.Second // a connection that lived longer was a good one
 	refusedTries  = 3                // refusals of a first connection before it is final
 	refusedWithin = time.Minute      // how long a desk that was let in before is refused until it gives up
@@ -58,7 +59,7 @@ func (d *Desk) Run(ctx context.Context) error {
 
 	askers := make(chan struct{}, len(d.config.Askers))
 	for _, a := range d.config.Askers {
-		c := newCourier()
+		c := NewCourier()
 		d.couriers = append(d.couriers, c)
 		go c.deliver(work)
 		go func() {
@@ -234,8 +235,9 @@ func (d *Desk) dialed(conn relayConn, err error) {
 		d.notice("connected to the relay " + wire.Clean(d.relay, 253))
 	}
 	d.log.Info("connected", "relay", d.relay)
+	d.line.Store(&Line{Relay: d.relay, Connected: true, Since: now()})
 	d.conn, d.wasUp, d.told, d.upAt = conn, true, false, now()
-	d.refusals, d.unanswered = 0, 0
+	d.refusals, d.unanswered, d.waits = 0, 0, ""
 	d.listens = map[string]bool{}
 	d.listen()
 	d.reading, d.readAgain, d.nextRead = false, false, now()
@@ -261,6 +263,7 @@ func (d *Desk) dialed(conn relayConn, err error) {
 
 func (d *Desk) notDialed(err error) {
 	d.log.Warn("not connected", "relay", d.relay, "error", err)
+	d.down(cleanLines(err.Error(), 400))
 	switch {
 	case errors.Is(err, dial.ErrRefused):
 		// A relay that has just started refuses for a moment what it will let
@@ -268,16 +271,24 @@ func (d *Desk) notDialed(err error) {
 		d.refusals++
 		if d.refusals == 1 {
 			d.refusedAt = now()
-			if d.wasUp {
+			if d.wasUp && !d.config.Patient {
 				d.told = true
 				d.notice("the relay does not let this responder in any more; giving up unless that changes within " + refusedWithin.String())
 			}
 		}
 		if (!d.wasUp && d.refusals >= refusedTries) || (d.wasUp && now().Sub(d.refusedAt) > refusedWithin) {
+			if d.config.Patient {
+				d.wait(ErrNotEnrolled.Error() + " (" + d.connect + "): it is not enrolled there, or no more (or this clock, or the name that the relay is given here, is wrong: its log says which)")
+				return
+			}
 			d.end(fmt.Errorf("%w (%s): it is not enrolled there, or no more (or this clock, or the name that the relay is given here, is wrong: its log says which); ask who runs the relay to add the lines that `cfa-responder keys` prints to a project's responders", ErrNotEnrolled, d.connect))
 			return
 		}
 	case !d.wasUp && (errors.Is(err, dial.ErrTLS) || errors.Is(err, wire.ErrNonce)):
+		if d.config.Patient {
+			d.wait(cleanLines(err.Error(), 400))
+			return
+		}
 		d.end(err)
 		return
 	case !d.wasUp && d.config.ConnectWithin > 0 && now().Sub(d.since) >= d.config.ConnectWithin:
@@ -291,6 +302,29 @@ func (d *Desk) notDialed(err error) {
 	d.redial()
 }
 
+// wait says once why there is no connection, and tries again after longer than
+// after a mere cut: somebody must do something first.
+func (d *Desk) wait(why string) {
+	if d.waits != why {
+		d.told, d.waits = true, why
+		d.notice("not connected: " + why + "; it is tried again every " + patientWait.String())
+	}
+	d.backoff = patientWait
+	d.redial()
+}
+
+// down notes since when, and why, there is no connection.
+func (d *Desk) down(why string) {
+	l := Line{Relay: d.relay, Since: now(), Why: why}
+	if old := d.line.Load(); !old.Connected {
+		l.Since = old.Since
+	}
+	d.line.Store(&l)
+}
+
+// Line gives the state of the connection. It can be called at any time.
+func (d *Desk) Line() Line { return *d.line.Load() }
+
 // lost drops a connection and seeks a new one.
 func (d *Desk) lost(conn relayConn, why string) {
 	if d.conn != conn {
@@ -299,6 +333,7 @@ func (d *Desk) lost(conn relayConn, why string) {
 	conn.Close()
 	d.conn = nil
 	d.log.Warn("connection lost", "relay", d.relay, "why", why)
+	d.down(why)
 	if now().Sub(d.upAt) > steady {
 		d.backoff, d.brief = firstBackoff, 0
 	} else if d.brief++; d.brief == 3 {

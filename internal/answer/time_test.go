@@ -705,7 +705,7 @@ func TestWhatIsRememberedOfEndedRequestsIsBounded(t *testing.T) {
 
 func TestAStoppedAskersQueueIsBounded(t *testing.T) {
 	t.Parallel()
-	c := newCourier()
+	c := NewCourier()
 	c.prompt(Prompt{ID: "told", Phase: Asking})
 	if n, _, _ := c.next(); n.Prompt == nil {
 		t.Fatal("no news")

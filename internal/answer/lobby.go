@@ -1,0 +1,120 @@
+package answer
+
+// A lobby is for ways to ask that come and go while the desk stays: a page in a
+// browser, a terminal that attaches to the background program.
+//
+// The rule it keeps: who joins late sees all that waits, who leaves stops
+// nothing, and who is slow holds nobody up.
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// Lobby is an [Asker] to which others can come. Use it once.
+type Lobby struct {
+	ready chan struct{} // closed when desk is set
+
+	mu      sync.Mutex
+	desk    Decisions
+	waits   map[string]Prompt // that are not over
+	guests  []*Courier
+	notices []string // the last few, for who joins late
+	over    bool
+}
+
+// NewLobby makes a lobby.
+func NewLobby() *Lobby {
+	return &Lobby{ready: make(chan struct{}), waits: map[string]Prompt{}}
+}
+
+// Ask is [Asker]'s.
+func (l *Lobby) Ask(_ context.Context, news <-chan News, desk Decisions) error {
+	l.mu.Lock()
+	l.desk = desk
+	l.mu.Unlock()
+	close(l.ready)
+	for n := range news {
+		l.tell(n)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	for _, g := range l.guests {
+		g.close()
+	}
+	return nil
+}
+
+func (l *Lobby) tell(n News) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n.Prompt == nil {
+		l.notices = append(l.notices, n.Notice)
+		if len(l.notices) > keptNotices {
+			l.notices = slices.Delete(l.notices, 0, 1)
+		}
+	} else {
+		l.waits[n.Prompt.ID] = *n.Prompt
+		if n.Prompt.Phase == Over {
+			delete(l.waits, n.Prompt.ID)
+		}
+	}
+	for _, g := range l.guests {
+		g.Tell(n)
+	}
+}
+
+// keptNotices is how many of the last notices a guest who joins late is told: the
+// state of the connections is among them.
+const keptNotices = 8
+
+// Join lets a guest in, once the desk is there: the last notices, all that waits,
+// then what comes. news is closed when the lobby closes, or some time after ctx has
+// ended, which is how a guest leaves. Its Decisions.Quit ends the desk itself, for
+// everybody: a guest who has had enough just leaves.
+func (l *Lobby) Join(ctx context.Context) (news <-chan News, desk Decisions, err error) {
+	select {
+	case <-l.ready:
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
+	}
+	c := NewCourier()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.notices {
+		c.notice(n)
+	}
+	for _, p := range sorted(l.waits) {
+		c.prompt(p)
+	}
+	if l.over {
+		c.close()
+	} else {
+		l.guests = append(l.guests, c)
+	}
+	go func() {
+		c.deliver(ctx)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.guests = slices.DeleteFunc(l.guests, func(g *Courier) bool { return g == c })
+	}()
+	return c.out, l.desk, nil
+}
+
+// Waiting gives what waits now, in order.
+func (l *Lobby) Waiting() []Prompt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return sorted(l.waits)
+}
+
+func sorted(waits map[string]Prompt) []Prompt {
+	all := make([]Prompt, 0, len(waits))
+	for _, p := range waits {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b Prompt) int { return a.Number - b.Number })
+	return all
+}
