@@ -1,7 +1,7 @@
 package main
 
-// listen: the responder at work. It brings together the keys, the pins, one
-// relay and one way to ask.
+// listen: the responder at work in a terminal, or for the program at the other end
+// of its standard input. Where the background program runs, it asks for that one.
 
 import (
 	"context"
@@ -16,22 +16,18 @@ import (
 
 	"github.com/continuousauth/action/internal/answer"
 	"github.com/continuousauth/action/internal/dial"
-	"github.com/continuousauth/action/internal/service"
 	"github.com/continuousauth/action/internal/trust"
 	"github.com/continuousauth/action/internal/wire"
 )
 
 type listenCmd struct {
-	Relay     string `help:"The relay: tls://HOST:PORT or wss://HOST. Needed." or:"CFA_RELAY" placeholder:"URL" required:""`
+	Relay     string `help:"The relay: tls://HOST:PORT or wss://HOST. Default: the background program's, if it runs, or those of responder.yaml." or:"CFA_RELAY" placeholder:"URL"`
 	RelayName string `help:"The relay's name, if it is not the URL's host." or:"CFA_RELAY_NAME" placeholder:"NAME"`
 	TLSName   string `name:"tls-name" help:"The name in the relay's certificate, if it is not the relay's name." or:"CFA_TLS_NAME" placeholder:"NAME"`
 	CAFile    string `name:"ca-file" help:"Certificates to trust instead of the system's, in PEM." or:"CFA_CA_FILE" type:"path" placeholder:"FILE"`
-	KeyFile   string `help:"The key file." or:"CFA_KEY_FILE" type:"path" placeholder:"FILE"`
-	Pins      string `help:"The pins file." or:"CFA_PINS" type:"path" placeholder:"FILE"`
+	place     `embed:""`
 
-	Issuer        []string      `help:"Also accept ID tokens of this issuer, in the place of one of the same name: NAME=URL or NAME:CI=URL. For development; cfa-responder pins issuer keeps one for good." placeholder:"NAME=URL" sep:"none"`
 	ConnectWithin time.Duration `help:"How long the relay is tried for at the start; 0: for ever. A connection that was lost is sought for ever. Default: 30s." default:"30s" placeholder:"TIME"`
-	Log           string        `help:"Append what happens, as JSON lines, to this file. It holds no code, no token and no key." or:"CFA_LOG" type:"path" placeholder:"FILE"`
 
 	AnswerCommand string `help:"Run this with sh -c for each verified prompt and send what it prints as the code. The prompt's facts are in CFA_ variables. Needs --unattended." placeholder:"CMD"`
 	Unattended    bool   `help:"Let --answer-command answer without a human: for demonstrations and tests only."`
@@ -44,74 +40,41 @@ func (c *listenCmd) Run(ctx context.Context, std stdio, env environ) error {
 	case c.Unattended && c.AnswerCommand == "":
 		return usage("--unattended is about --answer-command, and there is none")
 	}
-	relay, err := dial.Parse(dial.Target{URL: c.Relay, Name: c.RelayName, TLSName: c.TLSName, CAFile: c.CAFile, Getenv: env.get})
-	if err != nil {
-		return usage("%w", err)
-	}
-	store, err := keyStoreAt(env, c.KeyFile)
-	if err != nil {
-		return err
-	}
-	k, err := loadKeys(store)
-	if err != nil {
-		return err
-	}
-	pinsPath, err := env.file(c.Pins, "pins.yaml")
-	if err != nil {
-		return err
-	}
-	var given []issuerEntry
-	for _, s := range c.Issuer {
-		e, err := parseIssuer(s)
-		if err != nil {
+	if c.Relay == "" {
+		// The newest connection of a key closes the older one: a second program
+		// with the same keys would take the first one's place, and be thrown out.
+		a, err := c.attach(env)
+		if err == nil {
+			return c.attached(ctx, a, std, env)
+		}
+		if !errors.Is(err, errNotRunning) {
 			return err
 		}
-		given = append(given, e)
 	}
-	log, closeLog, err := openLog(c.Log)
+	relays, err := c.relays(env)
 	if err != nil {
 		return err
 	}
-	defer closeLog()
-
-	believed := &beliefs{path: pinsPath, given: given, relay: relay.Name(), log: log}
-	defer believed.close()
-	first, err := believed.read(ctx)
+	o, end, err := c.outfit(env)
 	if err != nil {
 		return err
 	}
-
+	defer end()
 	asker, err := c.asker(std, env)
 	if err != nil {
 		return err
 	}
-	desk, err := answer.New(answer.Config{
-		Relay: relay, Connect: k.connect, Sign: k.sign, Trust: first, Askers: []answer.Asker{asker},
-		Log: log, ConnectWithin: c.ConnectWithin, LinkPath: service.LinkPath, Reusable: service.Reusable,
-	})
+	watching, stop := context.WithCancel(ctx)
+	front, watched, err := o.front(watching, relays, []answer.Asker{asker}, func(a *answer.Config) { a.ConnectWithin = c.ConnectWithin })
 	if err != nil {
+		stop()
 		return err
 	}
-	watching, stop := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		believed.watch(watching, desk)
-	}()
 	defer func() {
 		stop()
 		<-watched
 	}()
-	go func() {
-		for _, e := range given {
-			desk.Notice(fmt.Sprintf("ID tokens of %s are accepted as those of %q, because --issuer says so", wire.CleanName(e.URL, 200), wire.CleanName(e.Name, 63)))
-		}
-		if first.Pins == nil {
-			desk.Notice("there are no pins in " + wire.Clean(pinsPath, 300) + " yet, so nothing can be answered; cfa-responder pins add makes one")
-		}
-	}()
-
-	switch err := desk.Run(ctx); {
+	switch err := front.Run(ctx); {
 	case errors.Is(err, answer.ErrNotEnrolled), errors.Is(err, dial.ErrRefused):
 		return &exit{exitRefused, err}
 	case errors.Is(err, dial.ErrUnreachable), errors.Is(err, dial.ErrTLS), errors.Is(err, wire.ErrNonce):
@@ -119,6 +82,39 @@ func (c *listenCmd) Run(ctx context.Context, std stdio, env environ) error {
 	default:
 		return err
 	}
+}
+
+// relays are the one that is named, or those of responder.yaml.
+func (c *listenCmd) relays(env environ) ([]*dial.Relay, error) {
+	if c.Relay == "" {
+		set, path, err := c.settings(env)
+		if err != nil {
+			return nil, err
+		}
+		if len(set.Relays) == 0 {
+			return nil, usage("missing: --relay=URL (CFA_RELAY), or `relays` in %s; see cfa-responder listen --help", path)
+		}
+		return set.relays(env, path)
+	}
+	relay, err := dial.Parse(dial.Target{URL: c.Relay, Name: c.RelayName, TLSName: c.TLSName, CAFile: c.CAFile, Getenv: env.get})
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return []*dial.Relay{relay}, nil
+}
+
+// attached asks at this terminal for the background program.
+func (c *listenCmd) attached(ctx context.Context, a *attached, std stdio, env environ) error {
+	if len(c.Issuer) > 0 || c.AnswerCommand != "" {
+		a.close()
+		return usage("the background program runs, and decides by itself which issuers it believes and who answers; end it first, or name a --relay and other keys")
+	}
+	asker, err := c.asker(std, env)
+	if err != nil {
+		a.close()
+		return err
+	}
+	return a.run(ctx, asker)
 }
 
 // asker picks the way to ask. A new one is a file of its own and a case here.
@@ -228,9 +224,9 @@ func (b *beliefs) read(ctx context.Context) (answer.Trust, error) {
 
 const watchEvery = 2 * time.Second
 
-// watch takes in a changed pins file. One that cannot be read changes nothing:
-// the pins that a human confirmed stay what counts.
-func (b *beliefs) watch(ctx context.Context, desk *answer.Desk) {
+// watchPins takes in a changed pins file, until ctx ends. One that cannot be read
+// changes nothing: the pins that a human confirmed stay what counts.
+func watchPins(ctx context.Context, front *answer.Front, all []*beliefs) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
@@ -239,15 +235,21 @@ func (b *beliefs) watch(ctx context.Context, desk *answer.Desk) {
 			return
 		case <-tick.C:
 		}
-		if stampOf(b.path) == b.stamp {
-			continue
+		said := ""
+		for _, b := range all {
+			if stampOf(b.path) == b.stamp {
+				continue
+			}
+			next, err := b.read(ctx)
+			if err != nil {
+				said = "the pins file has changed and cannot be used, so the pins from before still count: " + wire.Clean(err.Error(), 400)
+				continue
+			}
+			front.SetTrust(b.relay, next)
+			said = "the pins have changed; what waits is checked again"
 		}
-		next, err := b.read(ctx)
-		if err != nil {
-			desk.Notice("the pins file has changed and cannot be used, so the pins from before still count: " + wire.Clean(err.Error(), 400))
-			continue
+		if said != "" {
+			front.Notice(said)
 		}
-		desk.SetTrust(next)
-		desk.Notice("the pins have changed; what waits is checked again")
 	}
 }

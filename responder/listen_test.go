@@ -39,6 +39,7 @@ type scene struct {
 	issuer  *devissuer.Issuer
 	dir     string
 	connect string
+	socket  string // of the background program
 }
 
 func newScene(t *testing.T) *scene {

@@ -74,10 +74,15 @@ func usage(format string, args ...any) error {
 }
 
 type cli struct {
-	Listen listenCmd `cmd:"" help:"Show what asks, and answer it."`
-	Keygen keygenCmd `cmd:"" help:"Make this responder's two keys."`
-	Keys   keysCmd   `cmd:"" help:"Print the public keys, as lines for the relay's configuration."`
-	Pins   pinsCmd   `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
+	Listen  listenCmd  `cmd:"" help:"Show what asks, and answer it."`
+	Run     runCmd     `cmd:"" help:"Be there in the background: all relays of responder.yaml, every way to ask that is there."`
+	List    listCmd    `cmd:"" help:"What waits at the background program."`
+	Answer  answerCmd  `cmd:"" help:"Answer one prompt of the background program."`
+	Decline declineCmd `cmd:"" help:"Decline one prompt of the background program."`
+	Status  statusCmd  `cmd:"" help:"What the background program does."`
+	Keygen  keygenCmd  `cmd:"" help:"Make this responder's two keys."`
+	Keys    keysCmd    `cmd:"" help:"Print the public keys, as lines for the relay's configuration."`
+	Pins    pinsCmd    `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }
