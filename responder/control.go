@@ -40,7 +40,7 @@ const (
 // wish is one line of a client.
 type wish struct {
 	ID     int              `json:"id"`
-	Do     string           `json:"do"` // watch, list, open, answer, answer-all, follow, decline, status
+	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, follow, decline, status
 	Prompt string           `json:"prompt,omitempty"`
 	Answer *answer.Answer   `json:"answer,omitempty"`
 	All    *answer.Together `json:"all,omitempty"`
@@ -55,6 +55,7 @@ type told struct {
 	Link   string          `json:"link,omitempty"`
 	Left   []leftOut       `json:"left,omitempty"`
 	List   []answer.Prompt `json:"list,omitempty"`
+	Past   []answer.Past   `json:"past,omitempty"`
 	Status *state          `json:"status,omitempty"`
 
 	Prompt *answer.Prompt `json:"news,omitempty"`
@@ -258,6 +259,8 @@ func (c *control) grant(ctx context.Context, desk answer.Decisions, w wish) told
 	switch {
 	case w.Do == "list":
 		t.List = c.lobby.Waiting()
+	case w.Do == "past":
+		t.Past = c.lobby.Past()
 	case w.Do == "status":
 		s := c.state()
 		s.Waiting = len(c.lobby.Waiting())

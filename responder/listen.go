@@ -30,6 +30,7 @@ type listenCmd struct {
 	ConnectWithin time.Duration `help:"How long the relay is tried for at the start; 0: for ever. A connection that was lost is sought for ever. Default: 30s." default:"30s" placeholder:"TIME"`
 
 	AnswerCommand string `help:"Run this with sh -c for each verified prompt and send what it prints as the code. The prompt's facts are in CFA_ variables. Needs --unattended." placeholder:"CMD"`
+	full          bool   // the screen, not the line mode
 	Unattended    bool   `help:"Let --answer-command answer without a human: for demonstrations and tests only."`
 }
 
@@ -114,6 +115,12 @@ func (c *listenCmd) attached(ctx context.Context, a *attached, std stdio, env en
 		a.close()
 		return err
 	}
+	if s, ok := asker.(*screen); ok {
+		s.past = func() []answer.Past {
+			t, _ := a.ask(ctx, wish{Do: "past"})
+			return t.Past
+		}
+	}
 	return a.run(ctx, asker)
 }
 
@@ -125,11 +132,17 @@ func (c *listenCmd) asker(std stdio, env environ) (answer.Asker, error) {
 		return newCommandMode(c.AnswerCommand, env, std), nil
 	}
 	dev, err := std.terminal()
+	if errors.Is(err, errNoTerminal) && c.full {
+		return nil, usage("a screen needs a terminal; cfa-responder listen does without")
+	}
 	if errors.Is(err, errNoTerminal) {
 		return newLineMode(newStream(std.in, std.out), true), nil
 	}
 	if err != nil {
 		return nil, err
+	}
+	if c.full {
+		return newScreen(dev, env), nil
 	}
 	t, err := newTerminal(dev)
 	if err != nil {

@@ -39,6 +39,7 @@ type scene struct {
 	issuer  *devissuer.Issuer
 	dir     string
 	connect string
+	sign    string
 	socket  string // of the background program
 }
 
@@ -59,7 +60,7 @@ func newScene(t *testing.T) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.connect = wire.PublicKey(k.connect)
+	s.connect, s.sign = wire.PublicKey(k.connect), wire.PublicKey(k.sign)
 	s.relay.Enrol(s.connect, "ada")
 	s.run("pins", "--pins", s.pins(), "issuer", "--name", "dev", "--url", s.issuer.URL())
 	return s

@@ -75,6 +75,7 @@ func usage(format string, args ...any) error {
 
 type cli struct {
 	Listen  listenCmd  `cmd:"" help:"Show what asks, and answer it."`
+	Screen  screenCmd  `cmd:"" help:"The same on a whole screen: a list, all facts, history."`
 	Run     runCmd     `cmd:"" help:"Be there in the background: all relays of responder.yaml, every way to ask that is there."`
 	List    listCmd    `cmd:"" help:"What waits at the background program."`
 	Answer  answerCmd  `cmd:"" help:"Answer one prompt of the background program."`

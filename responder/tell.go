@@ -208,6 +208,42 @@ func (t *teller) describe(p answer.Prompt) {
 	t.details(p)
 }
 
+// sentence says of a verified prompt what wants what of whom. Every way to ask
+// begins with it. Nothing in it is the job's own word but the service's name, which
+// is one of a list or has no spaces.
+func sentence(p answer.Prompt, now time.Time) string {
+	f := p.Facts
+	what := "a code"
+	switch asked(p) {
+	case wire.AskLink:
+		what = "you to follow a link"
+	case wire.AskApproval:
+		what = "your yes"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s wants %s for %s", quoted(f.Repository), what, p.Service)
+	switch {
+	case f.Workflow != "":
+		fmt.Fprintf(&b, ", in its workflow %q", wire.Clean(f.Workflow, mostName))
+	case f.WorkflowFile != "":
+		fmt.Fprintf(&b, ", in its workflow %s", quoted(f.WorkflowFile))
+	}
+	if f.Ref != "" {
+		ref := f.Ref
+		for _, known := range [][2]string{{"refs/heads/", "branch "}, {"refs/tags/", "tag "}} {
+			if name, ok := strings.CutPrefix(ref, known[0]); ok {
+				ref = known[1] + name
+			}
+		}
+		fmt.Fprintf(&b, " on %s", ref)
+	}
+	if f.Actor != "" {
+		fmt.Fprintf(&b, ", started by %s", quoted(f.Actor))
+	}
+	fmt.Fprintf(&b, ", %s ago", span(now.Sub(p.Since)))
+	return b.String()
+}
+
 // asks says what is asked for.
 func asks(ask string) string {
 	switch ask {

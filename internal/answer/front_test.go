@@ -201,6 +201,14 @@ func TestAGuestOfTheLobbySeesWhatWaitsAndLeavesAlone(t *testing.T) {
 			t.Errorf("waiting: %+v", w)
 		}
 		news, _, _ := l.Join(t.Context())
+		if err := o.desk.Decline(t.Context(), j.ID(), ""); err != nil {
+			t.Fatal(err)
+		}
+		o.human.wait(t, j.ID(), "over", phase(Over))
+		synctest.Wait()
+		if past := l.Past(); len(past) != 1 || past[0].ID != j.ID() || past[0].Why == "" || past[0].Ended.IsZero() {
+			t.Errorf("past: %+v", past)
+		}
 		o.stop()
 		for range news {
 		}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Lobby is an [Asker] to which others can come. Use it once.
@@ -19,6 +20,8 @@ type Lobby struct {
 	mu      sync.Mutex
 	desk    Decisions
 	waits   map[string]Prompt // that are not over
+	told    Known
+	past    []Past // the newest last
 	guests  []*Courier
 	notices []string // the last few, for who joins late
 	over    bool
@@ -57,8 +60,12 @@ func (l *Lobby) tell(n News) {
 		}
 	} else {
 		l.waits[n.Prompt.ID] = *n.Prompt
-		if n.Prompt.Phase == Over {
+		if p, ended := l.told.Tell(*n.Prompt); ended {
 			delete(l.waits, n.Prompt.ID)
+			l.past = append(l.past, p)
+			if len(l.past) > keptPast {
+				l.past = slices.Delete(l.past, 0, 1)
+			}
 		}
 	}
 	for _, g := range l.guests {
@@ -101,6 +108,46 @@ func (l *Lobby) Join(ctx context.Context) (news <-chan News, desk Decisions, err
 		l.guests = slices.DeleteFunc(l.guests, func(g *Courier) bool { return g == c })
 	}()
 	return c.out, l.desk, nil
+}
+
+// Past is a prompt that is over.
+type Past struct {
+	Prompt
+	Ended time.Time `json:"ended"`
+}
+
+// Known remembers of each prompt what was last verified of it: at its end there is
+// no proof any more, and that is what a human knows it by. The zero value is ready.
+type Known map[string]Prompt
+
+// Tell takes in a snapshot. With a prompt's last one it gives what to remember.
+func (k *Known) Tell(p Prompt) (past Past, ended bool) {
+	if *k == nil {
+		*k = Known{}
+	}
+	if p.Phase != Over {
+		if p.Facts != (Facts{}) {
+			(*k)[p.ID] = p
+		}
+		return Past{}, false
+	}
+	if v, ok := (*k)[p.ID]; ok && p.Facts == (Facts{}) {
+		p.Facts, p.Service, p.Message, p.Rule = v.Facts, v.Service, v.Message, v.Rule
+	}
+	delete(*k, p.ID)
+	return Past{Prompt: p, Ended: now()}, true
+}
+
+// keptPast is how many prompts that are over are remembered, in memory only.
+const keptPast = 100
+
+// Past gives the last prompts that ended, the newest first.
+func (l *Lobby) Past() []Past {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := slices.Clone(l.past)
+	slices.Reverse(all)
+	return all
 }
 
 // Waiting gives what waits now, in order.
