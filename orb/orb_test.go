@@ -325,6 +325,58 @@ func TestTheOrbsExamplesUseItAsItIs(t *testing.T) {
 	}
 }
 
+// What the Action can, the orb can: an input that is added to the one and forgotten
+// in the other is found here.
+func TestWhatTheActionTakesTheOrbTakes(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root(t), "action.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var action struct{ Inputs map[string]any }
+	if err := yaml.Unmarshal(text, &action); err != nil {
+		t.Fatal(err)
+	}
+	// By another name, or not at all; which command has the others is theirs to say.
+	others := map[string]struct{ command, parameter, why string }{
+		"run":        {"exec", "command", "a command of the orb's own takes it"},
+		"env-name":   {"exec", "env_var", "an orb's names are in snake case, and this one says what it is"},
+		"approve":    {"approve", "message", "a command of the orb's own takes it"},
+		"pty-prompt": {"exec", "pty_prompt", "snake case"},
+		"stage":      {"install", "", "a step calls `cfa stage` after it: it needs no code, and no shell around it"},
+	}
+	o := pack(t)
+	has := func(command, parameter string) bool { return o.Commands[command].Parameters[parameter] != nil }
+	if len(action.Inputs) < 15 {
+		t.Fatalf("the Action has %d inputs", len(action.Inputs))
+	}
+	for input := range action.Inputs {
+		if other, named := others[input]; named {
+			delete(others, input)
+			if other.parameter != "" && !has(other.command, other.parameter) {
+				t.Errorf("the orb's %s has no %s, which is the Action's %s", other.command, other.parameter, input)
+			}
+			continue
+		}
+		name := strings.ReplaceAll(input, "-", "_")
+		if !has("request", name) && !has("exec", name) && !has("approve", name) {
+			t.Errorf("the Action takes %s, and the orb does not", input)
+		}
+	}
+	for input := range others {
+		t.Errorf("the Action has no input %s", input)
+	}
+	// The job is exec with what comes before it: what it leaves out, it leaves out for a reason.
+	for name := range o.Commands["exec"].Parameters {
+		if slices.Contains([]string{"format", "pty_prompt", "refused", "relay_name", "tls_name", "ca_file", "install"}, name) {
+			continue // for tools that cfa does not know, and relays that are set up unlike others: write the steps
+		}
+		if o.Jobs["publish"].Parameters[name] == nil {
+			t.Errorf("the job publish has no %s", name)
+		}
+	}
+}
+
 // As long as there is no release, the orb must not pretend to know one; and what a
 // release fills in is all that install needs.
 func TestAReleaseFillsInItsVersionAndItsDigestsOrNothing(t *testing.T) {

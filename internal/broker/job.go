@@ -141,7 +141,7 @@ func (r *Relay) suitable(c *Config, q wire.Request) error {
 	}
 	if people := c.Projects[q.Project].Approvals; people > max(q.Approvals, 1) {
 		return refuse(wire.RefusedPolicy, fmt.Sprintf("in this project %d people must agree, and the request asks for 1", people),
-			"set the Action's input `approvals` to 2 (cfa --approvals 2), and name the signing keys of those who may agree in `responders`")
+			"set the Action's input, or the orb's parameter, `approvals` to 2 (cfa --approvals 2), and name the signing keys of those who may agree in `responders`")
 	}
 	if len(q.Responders) > 0 {
 		able := 0

@@ -100,8 +100,8 @@ func circleRule(t testing.TB) string {
 	return m[1] + "development\n" + m[2]
 }
 
-// newCircleWorld is a world whose CI is CircleCI.
-func newCircleWorld(t testing.TB) *world {
+// newCircleWorld is a world whose CI is CircleCI. Ana is there; options add others.
+func newCircleWorld(t testing.TB, opts ...option) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	issuer, err := devissuer.Start(t.Context())
@@ -111,41 +111,53 @@ func newCircleWorld(t testing.TB) *world {
 	t.Cleanup(issuer.Close)
 	w.issuer = issuer
 	issuer.AddJob(circleJob, circleClaims(nil))
-
-	p := &person{name: "Ana", dir: filepath.Join(w.dir, "home-Ana")}
-	p.keys, p.pins = filepath.Join(p.dir, "responder.key"), filepath.Join(p.dir, "pins.yaml")
-	keygen := run(t, nil, "cfa-responder", "keygen", "--key-file", p.keys, "--name", p.name)
-	p.connect, p.sign = keygen.waitFor(`\bU[A-Z2-7]{55}\b`)[0], keygen.waitFor(`\bA[A-Z2-7]{55}\b`)[0]
-	w.humans = append(w.humans, p)
-	origin := "github.com/octo/rocket"
-	claims := circleClaims(nil)
-	for _, args := range [][]string{
-		{"issuer", "--name", "development", "--provider", "circleci", "--url", issuer.URL()},
-		{"add", project, "--provider", "development", "--claim", fmt.Sprintf("org-id=%v", claims["oidc.circleci.com/org-id"]),
-			"--claim", fmt.Sprintf("project-id=%v", claims["oidc.circleci.com/project-id"]), "--claim", "vcs-origin=" + origin, "--confirm", origin},
-	} {
-		if r := run(t, nil, "cfa-responder", append([]string{"pins", "--pins", p.pins}, args...)...); r.code != 0 {
-			t.Fatalf("pins %s ended with %d", args[0], r.code)
-		}
+	w.circlePerson("Ana")
+	for _, o := range opts {
+		o(w)
 	}
-
+	if !strings.Contains(w.top, "listen:") {
+		w.top += "listen: {nats: \"127.0.0.1:0\"}\n"
+	}
+	var people strings.Builder
+	for _, p := range w.humans {
+		fmt.Fprintf(&people, "      - {name: %s, connect: %s, sign: %s}\n", p.name, p.connect, p.sign)
+	}
 	w.config = filepath.Join(w.dir, "cfa.yaml")
 	text := fmt.Sprintf(`host: localhost
 data: data
-listen: {nats: "127.0.0.1:0"}
-issuers:
+%sissuers:
   - {name: development, provider: circleci, url: "%s"}
 projects:
   %s:
     ci:
 %s    responders:
-      - {name: Ana, connect: %s, sign: %s}
-`, issuer.URL(), project, circleRule(t), p.connect, p.sign)
+%s`, w.top, issuer.URL(), project, circleRule(t), people.String())
 	if err := os.WriteFile(w.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.startRelay()
 	return w
+}
+
+// circlePerson makes somebody with keys, and with pins for the job on CircleCI.
+func (w *world) circlePerson(name string) {
+	w.t.Helper()
+	p := &person{name: name, dir: filepath.Join(w.dir, "home-"+name)}
+	p.keys, p.pins = filepath.Join(p.dir, "responder.key"), filepath.Join(p.dir, "pins.yaml")
+	keygen := run(w.t, nil, "cfa-responder", "keygen", "--key-file", p.keys, "--name", p.name)
+	p.connect, p.sign = keygen.waitFor(`\bU[A-Z2-7]{55}\b`)[0], keygen.waitFor(`\bA[A-Z2-7]{55}\b`)[0]
+	w.humans = append(w.humans, p)
+	origin := "github.com/octo/rocket"
+	claims := circleClaims(nil)
+	for _, args := range [][]string{
+		{"issuer", "--name", "development", "--provider", "circleci", "--url", w.issuer.URL()},
+		{"add", project, "--provider", "development", "--claim", fmt.Sprintf("org-id=%v", claims["oidc.circleci.com/org-id"]),
+			"--claim", fmt.Sprintf("project-id=%v", claims["oidc.circleci.com/project-id"]), "--claim", "vcs-origin=" + origin, "--confirm", origin},
+	} {
+		if r := run(w.t, nil, "cfa-responder", append([]string{"pins", "--pins", p.pins}, args...)...); r.code != 0 {
+			w.t.Fatalf("pins %s ended with %d", args[0], r.code)
+		}
+	}
 }
 
 // circleSteps is a job on CircleCI, whose steps share a home, a PATH and BASH_ENV.
@@ -363,6 +375,33 @@ func TestTheOrbRunsACommandByCfaExec(t *testing.T) {
 	s.clean()
 }
 
+// A tool that nobody knows: what it writes says that it wants a code, or it asks at a
+// terminal.
+func TestTheOrbRunsAToolThatCfaDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t)
+	w.robot(w.humans[0])
+	s := w.circleJob()
+	s.onPath()
+	for name, args := range map[string]map[string]any{
+		"by its words": {"env_var": "PIN", "refused": "a PIN is wanted", "command": `echo run >>runs; [ -n "$PIN" ] || { echo "a PIN is wanted"; exit 3; }; printf %s "$PIN" | sha256sum >got`},
+		"at a terminal": {"pty_prompt": "PIN:", "format": "digits:6",
+			"command": `echo run >>runs; printf 'PIN: '; read -r pin; printf %s "$pin" | sha256sum >got`},
+	} {
+		for _, file := range []string{"got", "runs"} {
+			os.Remove(filepath.Join(s.home, file))
+		}
+		if code := s.step("exec", s.ask(args)); code != 0 {
+			t.Fatalf("%s: ended with %d\n%s", name, code, &s.log)
+		}
+		s.got(testCode)
+		want := map[bool]string{true: "run\nrun\n", false: "run\n"}[args["refused"] != nil]
+		if runs := read(t, filepath.Join(s.home, "runs")); runs != want {
+			t.Errorf("%s: ran as %q, want %q", name, runs, want)
+		}
+	}
+}
+
 // A gem that says what the real one says: it wants a code, and takes the right one.
 const gem = `#!/bin/sh
 if [ "$1 $2" != "push rocket-1.2.3.gem" ]; then echo "called with $*" >&2; exit 9; fi
@@ -457,6 +496,72 @@ func TestTheOrbWaitsForAYesAndLeavesItsReceipt(t *testing.T) {
 	}
 	if _, err := os.Stat(receipt); err == nil {
 		t.Error("a no has left a receipt")
+	}
+}
+
+// Two people, by the orb's own parameter: one agrees and another gives the code, and
+// two say yes, whose receipt is a line of each.
+func TestTheOrbAsksTwoPeople(t *testing.T) {
+	t.Parallel()
+	w := newCircleWorld(t, func(w *world) { w.circlePerson("Ben") })
+	ana, ben := w.humans[0], w.humans[1]
+	s := w.circleJob()
+	s.onPath()
+	if err := os.WriteFile(filepath.Join(s.home, "package.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// One person alone is told so before anybody is asked.
+	if code := s.step("approve", s.ask(map[string]any{"approvals": 2})); code != 64 || !strings.Contains(s.log.String(), "so many people cannot approve") {
+		t.Errorf("with one key: ended with %d\n%s", code, &s.log)
+	}
+	for _, c := range []struct {
+		command string
+		args    map[string]any
+	}{
+		{"request", map[string]any{"env_var": "OTP", "service": "npm", "command": `printf %s "$OTP" | sha256sum >got`}},
+		{"exec", map[string]any{"env_var": "OTP", "format": "digits:6", "command": `printf %s "$OTP" | sha256sum >got`}},
+		{"approve", map[string]any{"artifacts": "package.json"}},
+	} {
+		t.Run(c.command, func(t *testing.T) { // one after the other: of one project
+			first, second := w.listen(ana), w.listen(ben)
+			args := s.ask(c.args)
+			args["approvals"], args["responders"] = 2, ana.sign+","+ben.sign
+			os.Remove(filepath.Join(s.home, "got"))
+			s.live = newOutput()
+			job := &process{t: t, name: c.command, out: s.live, err: newOutput(), done: make(chan struct{})}
+			go func() {
+				defer close(job.done)
+				job.code = s.step(c.command, args)
+			}()
+			match := job.waitFor(`match code: +(\S+)`)[1]
+			first.waitFor(`#1 your turn: type 1, then the match code`)
+			fmt.Fprintf(first.in, "1\n%s\n", match)
+			first.waitFor(`#1 note: your yes is on record`)
+			answer := testCode
+			if c.command == "approve" {
+				answer = match
+				second.waitFor(`#1 again: one person has agreed, and another must too`)
+			} else {
+				second.waitFor(`#1 again: one person has agreed, and another must give the code`)
+				second.waitFor(`#1 your turn: type 1, then the code`)
+			}
+			fmt.Fprintf(second.in, "1\n%s\n", answer)
+			if code := job.wait(); code != 0 {
+				t.Fatalf("ended with %d\n%s", code, s.live)
+			}
+			if c.command != "approve" {
+				s.got(testCode)
+				s.clean()
+				return
+			}
+			receipt := filepath.Join(s.home, "cfa-receipt.json")
+			if v := run(t, nil, "cfa", "verify-receipt", "--key", ana.sign+" "+ben.sign, "--artifact", filepath.Join(s.home, "package.json"), receipt); v.code != 0 {
+				t.Errorf("the receipt is refused with %d", v.code)
+			}
+			if v := run(t, nil, "cfa", "verify-receipt", "--key", ana.sign, receipt); v.code != 77 {
+				t.Errorf("the receipt is good with one of its two people: %d", v.code)
+			}
+		})
 	}
 }
 

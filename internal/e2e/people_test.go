@@ -25,7 +25,7 @@ func TestOfTwoPeopleOneAgreesAndAnotherGivesTheCode(t *testing.T) {
 		t.Errorf("one person is enough: exit code %d", code)
 	}
 	one.waitFor(`in this project 2 people must agree, and the request asks for 1`)
-	one.waitFor("what to do: set the Action's input `approvals` to 2")
+	one.waitFor("what to do: set the Action's input, or the orb's parameter, `approvals` to 2")
 
 	first := w.listen(ana)
 	job := w.job("--output", "stdout", "--approvals", "2", "--responders", both)

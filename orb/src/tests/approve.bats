@@ -25,9 +25,9 @@ args() {
 }
 
 @test "the parameters reach cfa by the environment, and the orb's own do not" {
-	export CFA_MESSAGE='publish 1.2.3' CFA_RESPONDERS=AABC CFA_RECEIPT=r.json CFA_DETAILS=1
+	export CFA_MESSAGE='publish 1.2.3' CFA_RESPONDERS=AABC CFA_RECEIPT=r.json CFA_DETAILS=1 CFA_APPROVALS=2
 	[ "$(args '*')" = "approve|--artifact=*|" ]
-	[ "$(cat "$seen/env")" = $'CFA_DETAILS=1\nCFA_MESSAGE=publish 1.2.3\nCFA_RECEIPT=r.json\nCFA_RESPONDERS=AABC' ]
+	[ "$(cat "$seen/env")" = $'CFA_APPROVALS=2\nCFA_DETAILS=1\nCFA_MESSAGE=publish 1.2.3\nCFA_RECEIPT=r.json\nCFA_RESPONDERS=AABC' ]
 }
 
 @test "nothing but a yes ends the step well" {

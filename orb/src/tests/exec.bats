@@ -50,9 +50,9 @@ args() { # args SCRIPT'S-COMMAND: what cfa was given
 }
 
 @test "the parameters reach cfa by the environment, and the orb's own do not" {
-	export CFA_RELAY=tls://cfa.example.com:4222 CFA_PROJECT=rocket CFA_MESSAGE='a b' CFA_ENV=
+	export CFA_RELAY=tls://cfa.example.com:4222 CFA_PROJECT=rocket CFA_MESSAGE='a b' CFA_ENV= CFA_APPROVALS=2
 	[ "$(args 'npm publish')" = "exec|--|npm|publish|" ]
-	[ "$(cat "$seen/env")" = $'CFA_ENV=\nCFA_MESSAGE=a b\nCFA_PROJECT=rocket\nCFA_RELAY=tls://cfa.example.com:4222' ]
+	[ "$(cat "$seen/env")" = $'CFA_APPROVALS=2\nCFA_ENV=\nCFA_MESSAGE=a b\nCFA_PROJECT=rocket\nCFA_RELAY=tls://cfa.example.com:4222' ]
 }
 
 @test "nothing to run, and nothing to run it with, are said" {

@@ -18,6 +18,16 @@ setup() {
 	done
 }
 
+@test "the parameters reach cfa by the environment, and the orb's own do not" {
+	export CFA_RELAY=tls://cfa.example.com:4222 CFA_PROJECT=rocket CFA_APPROVALS=2 CFA_RESPONDERS='AABC AABD'
+	for shell in "${shells[@]}"; do
+		run $shell "$scripts/request.sh"
+		[ "$status" -eq 0 ]
+		[ "$(cat "$seen/args")" = request ]
+		[ "$(cat "$seen/env")" = $'CFA_APPROVALS=2\nCFA_PROJECT=rocket\nCFA_RELAY=tls://cfa.example.com:4222\nCFA_RESPONDERS=AABC AABD' ]
+	done
+}
+
 @test "the code is in no log, no file and no argument list" {
 	for shell in "${shells[@]}"; do
 		export CFA_ORB_COMMAND='tr "\0" "\n" <"/proc/$$/cmdline" >"$seen/cmdline"; tr "\0" "\n" <"/proc/$PPID/cmdline" >>"$seen/cmdline"'
