@@ -165,6 +165,7 @@ type circleSteps struct {
 	*world
 	orb  *orbtest.Orb
 	home string
+	dir  string // where the steps run; "": the home
 	bin  string // first on the PATH
 	env  []string
 	log  strings.Builder
@@ -211,6 +212,13 @@ func (s *circleSteps) step(command string, args map[string]any) int {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return s.play(runs)
+}
+
+// play runs a job's scripts up to the first that fails, and gives the exit code that
+// the job would have.
+func (s *circleSteps) play(runs []orbtest.Run) int {
+	s.t.Helper()
 	for _, r := range runs {
 		if r.NoOutputTimeout != "" {
 			if _, err := time.ParseDuration(r.NoOutputTimeout); err != nil {
@@ -223,6 +231,9 @@ func (s *circleSteps) step(command string, args map[string]any) int {
 		}
 		cmd := exec.CommandContext(s.t.Context(), "bash", "-eo", "pipefail", script)
 		cmd.Dir, cmd.Env = s.home, slices.Clone(s.env)
+		if s.dir != "" {
+			cmd.Dir = s.dir
+		}
 		for name, value := range r.Environment {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
@@ -260,7 +271,7 @@ func (s *circleSteps) clean() {
 		s.t.Error("the code stands in the log")
 	}
 	files := 0
-	err := filepath.WalkDir(s.home, func(path string, d fs.DirEntry, err error) error {
+	look := func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -270,7 +281,11 @@ func (s *circleSteps) clean() {
 			s.t.Errorf("%s holds the code", path)
 		}
 		return err
-	})
+	}
+	err := filepath.WalkDir(s.home, look)
+	if err == nil && s.dir != "" {
+		err = filepath.WalkDir(s.dir, look)
+	}
 	if err != nil || files == 0 {
 		s.t.Errorf("%d files were looked through: %v", files, err)
 	}

@@ -454,7 +454,7 @@ func (o *Orb) Check(config map[string]any) error {
 				case ours:
 					used++
 					given := maps.Clone(plain(args))
-					for _, k := range []string{"context", "filters", "requires", "name"} { // the workflow's own
+					for _, k := range ofWorkflow {
 						delete(given, k)
 					}
 					if _, err := o.JobRuns(inner, given); err != nil {
@@ -476,6 +476,90 @@ func (o *Orb) Check(config map[string]any) error {
 	}
 	return nil
 }
+
+// ConfigJobs gives the scripts that each job of a user's configuration runs, in order,
+// where the pipeline is that of a tag. It must have passed Check.
+func (o *Orb) ConfigJobs(config map[string]any, tag string) (map[string][]Run, error) {
+	if err := o.Check(config); err != nil {
+		return nil, err
+	}
+	alias := ""
+	for name := range config["orbs"].(map[string]any) {
+		alias = name
+	}
+	all := map[string][]Run{}
+	jobs, _ := config["jobs"].(map[string]any)
+	for name, j := range jobs {
+		steps, err := named(j.(map[string]any)["steps"], alias, tag)
+		if err != nil {
+			return nil, fmt.Errorf("job %s: %w", name, err)
+		}
+		if all[name], err = o.steps(steps.([]any), nil); err != nil {
+			return nil, fmt.Errorf("job %s: %w", name, err)
+		}
+	}
+	for _, w := range config["workflows"].(map[string]any) {
+		for _, entry := range w.(map[string]any)["jobs"].([]any) {
+			for name, a := range single(entry) {
+				inner, ours := strings.CutPrefix(name, alias+"/")
+				if !ours {
+					continue
+				}
+				given, err := named(a, alias, tag)
+				if err != nil {
+					return nil, fmt.Errorf("job %s: %w", name, err)
+				}
+				args := maps.Clone(given.(map[string]any))
+				for _, k := range ofWorkflow {
+					delete(args, k)
+				}
+				if all[name], err = o.JobRuns(inner, args); err != nil {
+					return nil, fmt.Errorf("job %s: %w", name, err)
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// named is a part of a user's configuration as an orb would have written it: with the
+// orb's own names, the pipeline's values in their places, and a name for each script.
+func named(v any, alias, tag string) (any, error) {
+	switch v := v.(type) {
+	case string:
+		v = strings.ReplaceAll(v, "<< pipeline.git.tag >>", tag)
+		if use.MatchString(v) {
+			return nil, fmt.Errorf("%q: the pipeline's value is not one that is known here", v)
+		}
+		return v, nil
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			var err error
+			if out[i], err = named(v[i], alias, tag); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	case map[string]any:
+		out := map[string]any{}
+		for k, x := range v {
+			inner, err := named(x, alias, tag)
+			if err != nil {
+				return nil, err
+			}
+			if text, short := inner.(string); short && k == "run" {
+				inner = map[string]any{"name": text, "command": text}
+			}
+			out[strings.TrimPrefix(k, alias+"/")] = inner
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// ofWorkflow are what a workflow says of any job; a job of the orb's does not see them.
+var ofWorkflow = []string{"context", "filters", "requires", "name"}
 
 // single is a list's entry by its name: `x`, or `x: {…}`.
 func single(entry any) map[string]any {

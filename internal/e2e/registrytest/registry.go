@@ -72,7 +72,7 @@ type Config struct {
 	LinkBase string
 	// Notice is the npm-notice header of each answer that demands a factor.
 	Notice string
-	// Trusts is the repository whose CI may publish by an ID token, without a factor;
+	// Trusts is the repository (on CircleCI, the vcs-origin) whose CI may publish by an ID token, without a factor;
 	// empty: none. The token's signature is not looked at: who can make one is what
 	// the tests of this project are about elsewhere.
 	Trusts string

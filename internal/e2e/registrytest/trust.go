@@ -27,9 +27,11 @@ func (r *Registry) exchange(req *http.Request) reply {
 	var claims struct {
 		Audience   string `json:"aud"`
 		Repository string `json:"repository"`
+		Origin     string `json:"oidc.circleci.com/vcs-origin"`
 	}
 	at, err := url.Parse(r.URL())
-	if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Audience != "npm:"+at.Hostname() || claims.Repository != r.config.Trusts {
+	if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Audience != "npm:"+at.Hostname() ||
+		claims.Repository != r.config.Trusts && claims.Origin != r.config.Trusts {
 		return refused
 	}
 	token := "npm_" + random(18)
