@@ -466,6 +466,35 @@ func TestTheBuildkitePluginPutsCFAOnThePath(t *testing.T) {
 		}
 	}
 
+	// What its README shows, and says of each setting.
+	readme := read(t, filepath.Join(plugin, "README.md"))
+	shown := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(readme)
+	if shown == nil {
+		t.Fatal("the plugin's README shows no step")
+	}
+	var pipeline map[string]any
+	if err := yaml.Unmarshal([]byte(shown[1]), &pipeline); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range node(t, pipeline, "steps", 0, "plugins", 0).(map[string]any) {
+		given := texts(t, v)
+		for setting := range given {
+			if known[setting] == nil {
+				t.Errorf("README.md: %s has no setting %s", name, setting)
+			}
+		}
+		for _, required := range node(t, schema, "configuration", "required").([]any) {
+			if given[required.(string)] == "" {
+				t.Errorf("README.md does not set %v", required)
+			}
+		}
+	}
+	for setting := range known {
+		if !regexp.MustCompile("(?m)^\\|.*`" + setting + "`.*\\|").MatchString(readme) {
+			t.Errorf("README.md says nothing of the setting %s", setting)
+		}
+	}
+
 	// A release of the plugin: its folder, and install.sh in it.
 	dir := t.TempDir()
 	published := filepath.Join(dir, "plugin")
