@@ -442,6 +442,66 @@ func TestAReleaseFillsInItsVersionAndItsDigestsOrNothing(t *testing.T) {
 	}
 }
 
+// What fetches and checks a program is one text in two files, since an orb can include
+// nothing from outside itself. Mended in one alone, the other goes on with the fault.
+func TestTheOrbInstallsAsInstallShDoes(t *testing.T) {
+	t.Parallel()
+	files := []string{"install.sh", "orb/src/scripts/install.sh"}
+	var parts []string
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(root(t), filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		part, outside, err := sharedPart(string(text))
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, line := range strings.Split(outside, "\n") {
+			line, _, _ = strings.Cut(line, "#")
+			if m := regexp.MustCompile(`\b(curl|wget|uname|sha256sum|shasum|openssl|mktemp|mv|chmod)\b`).FindString(line); m != "" {
+				t.Errorf("%s: %s stands outside of the shared part: %s", file, m, line)
+			}
+		}
+		parts = append(parts, part)
+	}
+	if parts[0] != parts[1] {
+		one, other := strings.Split(parts[0], "\n"), strings.Split(parts[1], "\n")
+		for i := range max(len(one), len(other)) {
+			if i >= len(one) || i >= len(other) || one[i] != other[i] {
+				t.Fatalf("the shared parts of %s differ from their line %d on; make them the same", strings.Join(files, " and "), i+1)
+			}
+		}
+	}
+	for _, want := range []string{"--proto =https", "sha256sum", `[ "$got" = "$wanted" ]`, "mv -f"} {
+		if !strings.Contains(parts[0], want) {
+			t.Errorf("the shared part has no %s", want)
+		}
+	}
+	for name, text := range map[string]string{
+		"none": "a\n", "no end": "# shared: begins\na\n", "two": "# shared: begins\n# shared: ends\n# shared: begins\n# shared: ends\n",
+		"turned round": "# shared: ends\n# shared: begins\n",
+	} {
+		if _, _, err := sharedPart(text); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// sharedPart gives what stands between the two marks, and the rest.
+func sharedPart(text string) (part, outside string, err error) {
+	const begins, ends = "# shared: begins\n", "# shared: ends\n"
+	if strings.Count(text, begins) != 1 || strings.Count(text, ends) != 1 {
+		return "", "", fmt.Errorf("there is not exactly one %q and one %q", begins, ends)
+	}
+	before, rest, _ := strings.Cut(text, begins)
+	part, after, ok := strings.Cut(rest, ends)
+	if !ok {
+		return "", "", fmt.Errorf("it ends before it begins")
+	}
+	return part, before + after, nil
+}
+
 func TestTheScriptsPassTheirBatsTests(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("bats"); err != nil {

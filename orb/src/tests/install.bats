@@ -177,3 +177,24 @@ STUB
 	[ "$status" -eq 0 ]
 	[ "$("$cfa")" = "the released cfa" ]
 }
+
+@test "shasum or openssl does where there is no sha256sum, and none of them is said" {
+	sha256sum=$(cd "$bin" && ls -l sha256sum)
+	sha256sum=${sha256sum##* -> }
+	export sha256sum
+	rm "$bin/sha256sum"
+	CFA_ORB_VERSION=v1.2.3 CFA_ORB_SHA256=$sum install
+	refused "sha256sum, shasum and openssl are missing"
+	[ ! -e "$seen/curl" ]
+	stub openssl <<'STUB'
+[ "$*" = "dgst -sha256 -r" ] && exec "$sha256sum"
+STUB
+	CFA_ORB_VERSION=v1.2.3 CFA_ORB_SHA256=$sum install
+	[ "$status" -eq 0 ]
+	stub shasum <<'STUB'
+[ "$*" = "-a 256" ] && exec "$sha256sum"
+STUB
+	rm "$bin/openssl"
+	CFA_ORB_VERSION=v1.2.3 CFA_ORB_SHA256=$sum install
+	[ "$status" -eq 0 ]
+}
