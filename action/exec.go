@@ -181,6 +181,7 @@ type execution struct {
 	code    string
 	given   time.Time // when it came
 	more    []string  // variables of what is run, besides the job's own
+	linked  bool      // it came of a link
 	proven  bool      // the tool has taken it at least once
 	asks    int       // codes that were refused, in a row
 }
@@ -302,10 +303,14 @@ func (e *execution) until(ctx context.Context, t *task) error {
 	} else if code, err = e.obtain(ctx); err != nil {
 		return err
 	}
-	limited, unsure := 0, 0
+	limited, unsure, again := 0, 0, 0
+	var waited *waitedOut // how a tool ended that waited for its link by itself
 	for {
-		res, err := e.run(ctx, t.argv, code, nil)
-		if err != nil {
+		var res child.Result
+		given := code != "" || waited != nil // what it did not take came of a human
+		if waited != nil {
+			res, e.linked, e.proven = waited.res, true, false
+		} else if res, err = e.run(ctx, t.argv, code, nil); err != nil {
 			return err
 		}
 		if res.Code == 0 {
@@ -325,7 +330,8 @@ func (e *execution) until(ctx context.Context, t *task) error {
 		if once && e.row.Read == nil && code != "" {
 			e.say.line("%s does not show whether it was the code that it did not take; it is not run again by itself", e.row.Title)
 		}
-		if l := e.row.Link; verdict == service.WantsCode && code == "" && !e.foreign && l != nil && l.Blind {
+		// A token of a link that it did not take: the next link, not a code.
+		if l := e.row.Link; verdict == service.WantsCode && (code == "" || e.linked) && !e.foreign && l != nil && l.Blind {
 			if res, err = e.probe(ctx, t); err != nil {
 				return err
 			}
@@ -337,17 +343,19 @@ func (e *execution) until(ctx context.Context, t *task) error {
 			}
 			verdict = e.read(res)
 		}
-		if l := e.row.Link; verdict == service.WantsCode && code == "" && !e.foreign && l != nil && l.Enter != nil {
+		if l := e.row.Link; verdict == service.WantsCode && !given && !e.foreign && l != nil && l.Enter != nil {
 			if verdict = e.look(ctx, t); verdict == done {
 				return nil
 			}
 		}
+		byLink := waited != nil
+		waited = nil
 		switch verdict {
 		case service.Failed:
 			return ended(res.Code)
 		case service.WantsCode:
 			limited = 0
-			if code != "" {
+			if given {
 				if err := e.refuse(ctx, res.Code); err != nil {
 					return err
 				}
@@ -361,20 +369,31 @@ func (e *execution) until(ctx context.Context, t *task) error {
 				return ended(res.Code)
 			}
 			limited = 0
-			if code != "" {
+			if given {
 				if err := e.refuse(ctx, res.Code); err != nil {
 					return err
 				}
 				e.leave(ctx, false) // what follows is another question
 			}
 			if code, err = e.follow(ctx, t); err != nil {
-				return err
+				var is bool
+				if waited, is = errors.AsType[*waitedOut](err); !is {
+					return err
+				}
+				continue
 			}
 			if code == "" {
 				return nil // it went on by itself, and ended well
 			}
 		case service.Limited:
 			limited++
+			if byLink {
+				// What came of the link went with the tool, so each of these costs a human a
+				// link; and the count above begins anew with it.
+				if again++; again > e.row.Retries {
+					limited = len(pauses) + 1
+				}
+			}
 			if err := e.pause(ctx, limited, res.Code); err != nil {
 				return err
 			}
@@ -584,7 +603,7 @@ func (e *execution) obtain(ctx context.Context) (string, error) {
 	if err := e.conceal(code); err != nil {
 		return "", err
 	}
-	e.code, e.given, e.proven = code, time.Now(), false
+	e.code, e.given, e.proven, e.linked = code, time.Now(), false, false
 	return code, nil
 }
 
@@ -597,15 +616,19 @@ func (e *execution) refuse(ctx context.Context, code int) error {
 		return nil // obtain says so, signed
 	}
 	e.asks++
+	what := "the code"
+	if e.linked {
+		what = "what came of the link"
+	}
 	if e.asks > e.row.Retries {
 		if e.row.Retries == 0 {
-			e.say.line("%s refused the code, and it is not asked for again by itself", e.row.Title)
+			e.say.line("%s refused %s, and it is not asked for again by itself", e.row.Title, what)
 		} else {
 			e.say.line("%s has refused %d codes: giving up", e.row.Title, e.asks)
 		}
 		return ended(code)
 	}
-	e.say.line("%s refused the code: asking for another (%d of %d)", e.row.Title, e.asks, e.row.Retries)
+	e.say.line("%s refused %s: asking for another (%d of %d)", e.row.Title, what, e.asks, e.row.Retries)
 	if e.session == nil {
 		return nil // it came of a link, whose request is over
 	}

@@ -55,6 +55,14 @@ type following struct {
 // errFollowed ends the asking: there is an outcome.
 var errFollowed = errors.New("the link was followed")
 
+// waitedOut is how a tool ended that waited for its link by itself, and was not
+// content with what came of it. It is read as the end of any other run is.
+type waitedOut struct{ res child.Result }
+
+func (w *waitedOut) Error() string {
+	return fmt.Sprintf("it ended with exit code %d after it had shown a link", w.res.Code)
+}
+
 // follow asks a human to follow a link of the tool's. It gives what comes of it,
 // which is as good as a code; "" if the tool waited by itself and ended well.
 func (e *execution) follow(ctx context.Context, t *task) (string, error) {
@@ -97,7 +105,7 @@ func (e *execution) follow(ctx context.Context, t *task) (string, error) {
 		if err := e.conceal(result); err != nil {
 			return "", err
 		}
-		e.code, e.given, e.proven, e.session = result, time.Now(), false, nil
+		e.code, e.given, e.proven, e.linked, e.session = result, time.Now(), false, true, nil
 	}
 	e.say.line("the link was followed")
 	return result, nil
@@ -223,7 +231,11 @@ func (f *following) wait(ctx, opening context.Context) (string, error) {
 		return link, nil
 	case <-p.Done():
 		res, err := p.Wait()
-		if err == nil {
+		switch {
+		case err != nil:
+		case res.Code != 0 && f.read(res) == service.Limited:
+			err = &waitedOut{res}
+		default:
 			err = ended(res.Code)
 		}
 		go f.end("", err)
@@ -250,10 +262,10 @@ func (f *following) waited(p *child.Process) {
 		f.end("", err)
 	case res.Code == 0:
 		f.end("", nil)
-	case f.row.Read != nil && f.row.Read(service.Run{Code: res.Code, Out: res.Out, Err: res.Err}) == service.WantsLink:
+	case f.row.Link.Died != nil && f.row.Link.Died(service.Run{Code: res.Code, Out: child.Plain(res.Out), Err: child.Plain(res.Err)}):
 		f.say.line("the link was not followed in time; whoever opens the prompt again gets a new one")
 	default:
-		f.end("", ended(res.Code))
+		f.end("", &waitedOut{res})
 	}
 }
 
@@ -362,5 +374,8 @@ func retryAfter(s string) time.Duration {
 // itself. It is run when the prompt is opened, and not before.
 func (e *execution) shown(ctx context.Context, t *task) error {
 	_, err := e.follow(ctx, t)
+	if w, is := errors.AsType[*waitedOut](err); is {
+		return ended(w.res.Code)
+	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -354,12 +355,20 @@ func TestARateLimitAfterACodeWasTypedCostsNoSecondCode(t *testing.T) {
 }
 
 func TestAPublishWhoseAnswerWasLostIsASuccess(t *testing.T) {
-	for _, c := range append(slices.Clone(npms), clientstest.PNPM11, clientstest.PNPM12) {
-		for _, lost := range []registrytest.Lost{registrytest.Lost500, registrytest.LostConn} {
-			t.Run(fmt.Sprint(c, " ", lost), func(t *testing.T) {
+	for _, c := range clientsOfLinks {
+		for _, way := range []struct {
+			by   registrytest.Factor
+			lost registrytest.Lost
+		}{{registrytest.Code, registrytest.Lost500}, {registrytest.Code, registrytest.LostConn}, {registrytest.Link, registrytest.Lost500}} {
+			t.Run(fmt.Sprint(c, " ", way.by, " ", way.lost), func(t *testing.T) {
 				t.Parallel()
-				s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
-				s.reg.Lose(lost)
+				s := newShop(t, registrytest.Config{Factor: way.by, Codes: []string{"246810"}, RetryAfter: 1})
+				if way.by == registrytest.Code {
+					s.gives("246810")
+				} else {
+					s.follower(s.reg, 1)
+				}
+				s.reg.Lose(way.lost)
 				dir, argv := s.project(c, "lost")
 				e := s.exec(c, dir, nil, argv...)
 				if e.code != 0 || !strings.Contains(e.err, "with the same bytes: it was published") {
@@ -474,7 +483,7 @@ func TestADeclineIsNoPublish(t *testing.T) {
 
 // The main way on npm: a link to a passkey, in each generation of npm and in pnpm.
 func TestALinkIsFollowedAndTheCommandGoesOn(t *testing.T) {
-	for _, c := range []clientstest.Client{clientstest.NPM10, clientstest.NPM11, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12} {
+	for _, c := range clientsOfLinks {
 		t.Run(string(c), func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
@@ -495,6 +504,60 @@ func TestALinkIsFollowedAndTheCommandGoesOn(t *testing.T) {
 	}
 }
 
+// clientsOfLinks are those that have a human follow one.
+var clientsOfLinks = []clientstest.Client{clientstest.NPM10, clientstest.NPM11, clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12}
+
+// A link was followed, and what came of it is refused: the human is told so and asked
+// for the next one.
+func TestALinkWhoseTokenIsRefusedIsAskedForAgain(t *testing.T) {
+	for _, c := range clientsOfLinks {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1, Spoiled: 1})
+			s.follower(s.reg, 2)
+			name := "refused-" + string(c)
+			dir, argv := s.project(c, name)
+			e := s.exec(c, dir, nil, argv...)
+			if n, _ := e.asks(); e.code != 0 || n != 2 || !strings.Contains(e.err, "refused what came of the link: asking for another (1 of 2)") {
+				t.Errorf("exit code %d, %d requests", e.code, n)
+			}
+			s.wantPublished(name, "1.0.0")
+		})
+	}
+}
+
+// Too many tries, before a link is wanted and after it was followed: it is waited for,
+// and nobody is asked once more. But an older npm, which waits for its link by itself,
+// takes what came of it to its grave.
+func TestARateLimitByLinkIsWaitedForAndIsNoRefusal(t *testing.T) {
+	for _, c := range clientsOfLinks {
+		for _, before := range []bool{true, false} {
+			t.Run(fmt.Sprint(c, " before ", before), func(t *testing.T) {
+				t.Parallel()
+				s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
+				tries := map[clientstest.Client]int{clientstest.PNPM12: 1}[c]
+				if tries == 0 {
+					tries = 3 // as many as it makes by itself
+				}
+				limit, follow := sync.OnceFunc(func() { s.reg.RateLimit(tries, 1) }), 1
+				if before {
+					limit()
+				} else if c == clientstest.NPM10 {
+					follow = 2
+				}
+				s.follower(s.reg, follow, limit)
+				name := "limited-" + string(c)
+				dir, argv := s.project(c, name)
+				e := s.exec(c, dir, nil, argv...)
+				if n, _ := e.asks(); e.code != 0 || n != follow || !strings.Contains(e.err, "no word on the code: waiting") || strings.Contains(e.err, "refused") {
+					t.Errorf("exit code %d, %d requests", e.code, n)
+				}
+				s.wantPublished(name, "1.0.0")
+			})
+		}
+	}
+}
+
 func TestManyPackagesByLink(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1, Uses: 1})
@@ -510,40 +573,34 @@ func TestManyPackagesByLink(t *testing.T) {
 // A link that nobody followed dies; the prompt stays, and who opens it again gets a
 // new one.
 func TestALinkThatDiedIsMadeAnew(t *testing.T) {
-	t.Parallel()
-	s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
-	s.allowLinks(s.reg)
-	dir := s.home.Package("late", "1.0.0")
-	done := make(chan ended, 1)
-	desk := s.listen(s.humans[0])
-	go func() { done <- s.exec(clientstest.NPM12, dir, nil, "npm", "publish") }()
-	first := desk.waitFor(`(?m)^#1 link: (\S+)$`)[1]
-	s.reg.ExpireLinks()
-	// The job has noticed when it has asked once more.
-	if _, err := s.reg.Wait(t.Context(), func(qs []registrytest.Request) bool {
-		return slices.ContainsFunc(qs, func(q registrytest.Request) bool { return q.Status == 404 && strings.Contains(q.Path, "/done") })
-	}); err != nil {
-		t.Fatal(err)
+	for _, c := range clientsOfLinks {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Link, RetryAfter: 1})
+			s.allowLinks(s.reg)
+			dir, argv := s.project(c, "late")
+			desk := s.listen(s.humans[0])
+			like := s.home.Command(c, dir, s.issuer.GitHubEnv("release"), argv...)
+			job := startIn(t, dir, like.Env, "cfa", slices.Concat([]string{"exec", "--project", project}, s.flags, []string{"--"}, argv)...)
+			first := desk.waitFor(`(?m)^#1 link: (\S+)$`)[1]
+			s.reg.ExpireLinks()
+			job.waitFor(`whoever opens the prompt again gets a new one`)
+			if _, err := desk.in.WriteString("v1\n"); err != nil {
+				t.Fatal(err)
+			}
+			second := desk.waitFor(`(?m)^#1 new link: (\S+)$`)[1]
+			if first == second {
+				t.Error("the dead link is shown again")
+			}
+			if err := s.reg.Visit(second); err != nil {
+				t.Fatal(err)
+			}
+			if code := job.wait(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			s.wantPublished("late", "1.0.0")
+		})
 	}
-	if _, err := desk.in.WriteString("v1\n"); err != nil {
-		t.Fatal(err)
-	}
-	second := desk.waitFor(`(?m)^#1 new link: (\S+)$`)[1]
-	if first == second {
-		t.Error("the dead link is shown again")
-	}
-	if err := s.reg.Visit(second); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case e := <-done:
-		if e.code != 0 || !strings.Contains(e.err, "whoever opens the prompt again gets a new one") {
-			t.Errorf("exit code %d", e.code)
-		}
-	case <-time.After(within):
-		t.Fatal("the job did not end")
-	}
-	s.wantPublished("late", "1.0.0")
 }
 
 // The AWS CLI itself, where this machine has it, against a server that answers as STS

@@ -101,7 +101,7 @@ func (w *world) allowLinks(reg *registrytest.Registry) {
 
 // follower is a human who opens each prompt and, each time that it shows a new
 // link, follows it until they have followed some.
-func (w *world) follower(reg *registrytest.Registry, follow int) {
+func (w *world) follower(reg *registrytest.Registry, follow int, before ...func()) {
 	w.t.Helper()
 	w.allowLinks(reg)
 	desk := w.listen(w.humans[0])
@@ -115,6 +115,9 @@ func (w *world) follower(reg *registrytest.Registry, follow int) {
 				for _, m := range link.FindAllStringSubmatch(desk.out.b.String(), -1) {
 					if !seen[m[1]] {
 						seen[m[1]], found = true, true
+						for _, f := range before {
+							f()
+						}
 						if err := reg.Visit(m[1]); err != nil {
 							w.t.Errorf("follow %s: %v", m[1], err)
 						}

@@ -29,6 +29,7 @@ var npm = &Service{
 		// Before, only a terminal shows it, and npm waits there by itself.
 		Terminal: []string{"NPM_CONFIG_BROWSER=false", "NPM_CONFIG_JSON=false"},
 		Enter:    regexp.MustCompile(`Enter OTP:`),
+		Died:     func(r Run) bool { return r.has(npmDied) },
 		Shown:    regexp.MustCompile(`(?m)^(?:Authenticate your account at:|Open this URL in your browser to authenticate:)\r?\n(https?://\S+?)\r?$`),
 	},
 	Pages: []Page{npmPage},
@@ -41,7 +42,9 @@ var npmPage = Page{Host: "www.npmjs.com", Under: "/auth/cli/"}
 var (
 	npmCode   = regexp.MustCompile(`(?m)^npm (?:error|ERR!) code (E[A-Z0-9]+)\r?$`)
 	npmExists = regexp.MustCompile(`(?i)cannot publish over (?:the )?(?:previously|existing)`)
-	npmOpen   = regexp.MustCompile(`(?m)Open this URL in your browser to authenticate:|Authenticate your account at:`)
+	// Where it asks whether the link was followed is gone.
+	npmDied = regexp.MustCompile(`(?m)^npm (?:error|ERR!) 404 .*\bGET \S+/done\b`)
+	npmOpen = regexp.MustCompile(`(?m)Open this URL in your browser to authenticate:|Authenticate your account at:`)
 )
 
 // npmErrors are the codes of errors that npm printed, as lines or as JSON.

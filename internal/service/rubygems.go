@@ -28,7 +28,8 @@ var rubygems = &Service{
 	},
 	// gem 4 shows the link, and waits for it by itself for five minutes. On a pipe Ruby
 	// would keep back what it shows until it ends.
-	Link:  &Link{Shown: regexp.MustCompile(`(https?://\S+/webauthn_verification/[^\s?]+(?:\?port=[0-9]+)?)\s`), Unasked: true},
+	Link: &Link{Shown: regexp.MustCompile(`(https?://\S+/webauthn_verification/[^\s?]+(?:\?port=[0-9]+)?)\s`), Unasked: true,
+		Died: func(r Run) bool { return r.has(gemLink) && !r.has(gemWrong) }},
 	Ruby:  "$stdout.sync = true",
 	Pages: []Page{{Host: "rubygems.org", Under: "/webauthn_verification/"}},
 }
@@ -36,5 +37,6 @@ var rubygems = &Service{
 var (
 	gemLink    = regexp.MustCompile(`/webauthn_verification/`)
 	gemWants   = regexp.MustCompile(`You have enabled multi-?factor authentication|Your OTP code is incorrect`)
+	gemWrong   = regexp.MustCompile(`Your OTP code is incorrect`)
 	gemLimited = regexp.MustCompile(`(?i)Too Many Requests|Retry later`)
 )

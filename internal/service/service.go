@@ -125,6 +125,10 @@ type Link struct {
 	Enter    *regexp.Regexp
 	Terminal []string
 	Pipe     bool
+	// Died says that a tool which waited by itself has ended because nobody followed its
+	// link in time. Whatever else it ends with says what came of the link. nil: that it
+	// died is not to be seen.
+	Died func(r Run) bool
 	// Unasked says that it does so on a pipe too, whether a human is there or not: so
 	// each run is watched, and ended as soon as it shows a link. It would wait for
 	// minutes for somebody whom nobody has asked yet.

@@ -75,8 +75,12 @@ func (r *Registry) page(method, path string) reply {
 	}
 	if path[:at] == l.path {
 		// Opening the page is the tap of the finger here: no browser takes part.
+		if !l.visited && r.config.Spoiled > 0 {
+			r.config.Spoiled--
+		} else if !l.visited {
+			r.codes[l.token] = 0
+		}
 		l.visited = true
-		r.codes[l.token] = 0
 		return reply{status: http.StatusOK, body: "You may close this page."}
 	}
 	if l.visited {

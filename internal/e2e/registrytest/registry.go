@@ -67,6 +67,8 @@ type Config struct {
 	RetryAfter int
 	// LinkLife is how long a link can be visited and asked about; 0: until [Registry.ExpireLinks].
 	LinkLife time.Duration
+	// Spoiled is how many of the links that are visited give a token that is refused.
+	Spoiled int
 	// LinkBase is where authUrl and doneUrl point to, for a registry whose pages
 	// are elsewhere or that lies; empty: this registry itself.
 	LinkBase string
