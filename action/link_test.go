@@ -84,6 +84,89 @@ func TestRefusedLinksAreLimitedAsCodesAre(t *testing.T) {
 	}
 }
 
+// An older npm prints no address, and waits for its link at a terminal of its own.
+// How it ends then is read as any other end: a limit is waited for, a token that was
+// refused is followed by the next link, and a failure stays one.
+func TestHowAToolEndsThatWaitedForItsLinkIsReadAsAnyEnd(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the npm of this test is a shell's script")
+	}
+	for _, c := range []struct {
+		ends  string // of the runs at a terminal, one after the other
+		code  int
+		links int
+		want  []string
+	}{
+		{"E429 EOTP ok", 0, 3, []string{"no word on the code: waiting", "npm refused what came of the link: asking for another (1 of 2)"}},
+		{"E403 ok", 1, 1, nil},
+		{"EOTP EOTP EOTP ok", 1, 3, []string{"npm has refused 3 codes: giving up"}},
+		// Each costs a human a link.
+		{"E429 E429 E429 ok", 1, 3, []string{"still answers that there were too many tries: giving up"}},
+	} {
+		t.Run(c.ends, func(t *testing.T) {
+			url, visits := linkRegistry(t)
+			bin := t.TempDir()
+			npm := `#!/bin/sh
+if [ -t 0 ]; then
+	printf 'Authenticate your account at:\n%s/auth/cli/1\n' "$REGISTRY"
+	read -r first rest <"$ENDS"
+	echo "$rest" >"$ENDS"
+	# As npm, it goes on when somebody has been there.
+	until grep -q . "$VISITED" 2>/dev/null; do sleep 0.01; done
+	: >"$VISITED"
+	[ "$first" != ok ] || { echo "+ x@1.0.0"; exit 0; }
+	echo "npm error code $first"
+	exit 1
+fi
+echo 'npm error code EOTP' >&2
+echo 'npm error Open this URL in your browser to authenticate:' >&2
+exit 1
+`
+			ends, visited := filepath.Join(bin, "ends"), filepath.Join(bin, "visited")
+			for file, text := range map[string]string{"npm": npm, "ends": c.ends + "\n"} {
+				if err := os.WriteFile(filepath.Join(bin, file), []byte(text), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan struct{})
+			gone := make(chan struct{})
+			go func() {
+				defer close(gone)
+				for seen := int32(0); ; {
+					if n := visits.Load(); n > seen {
+						seen = n
+						_ = os.WriteFile(visited, []byte("yes"), 0o600)
+					}
+					select {
+					case <-done:
+						return
+					case <-time.After(5 * time.Millisecond):
+					}
+				}
+			}()
+			r := startRelay(t, t.TempDir())
+			e := &environment{lines: append(r.job(t), "CFA_PROJECT=follows")}
+			var out, log bytes.Buffer
+			t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+			code := run(t.Context(), []string{"exec", "--no-pack", "--", "npm", "publish"}, stdio{
+				out: &out, err: &log, getenv: e.get,
+				pause:   func(time.Duration) time.Duration { return time.Millisecond },
+				environ: func() []string { return append(os.Environ(), "REGISTRY="+url, "ENDS="+ends, "VISITED="+visited) },
+			})
+			close(done)
+			<-gone
+			if n := strings.Count(log.String(), "request accepted for project"); code != c.code || n != c.links {
+				t.Errorf("exit code %d, %d requests\n%s", code, n, &log)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(log.String(), want) {
+					t.Errorf("the log has no %q:\n%s", want, &log)
+				}
+			}
+		})
+	}
+}
+
 func TestTheMannersOfPolling(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]time.Duration{"": pollFirst, "2": 2 * time.Second, "0": pollLeast, "-1": pollFirst, "soon": pollFirst, "86400": pollMost, " 5 ": 5 * time.Second} {

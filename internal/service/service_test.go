@@ -322,3 +322,35 @@ func TestOnlyWhatIsKnownToTakeACodeTwiceIsReusable(t *testing.T) {
 		}
 	}
 }
+
+// A tool that waited for its link by itself: what is the end of a link that nobody
+// followed, and what is a word on what came of it.
+func TestALinkThatDiedIsToldFromOneThatWasRefused(t *testing.T) {
+	t.Parallel()
+	const shown = "Authenticate your account at:\nhttps://www.npmjs.com/auth/cli/1\n"
+	for _, c := range []struct {
+		row  *Service
+		out  string
+		died bool
+		want Verdict // where it has not died
+	}{
+		{npm, shown + "npm error code E404\nnpm error 404 Not Found - GET https://registry.npmjs.org/-/v1/done?authId=*** - Not found\n", true, 0},
+		{npm, shown + "npm ERR! code E404\nnpm ERR! 404 Not Found - GET http://127.0.0.1:4873/done/*** - Not found\n", true, 0},
+		{npm, shown + "npm error code E404\nnpm error 404 Not Found - PUT https://registry.npmjs.org/done - Not found\n", false, Failed},
+		{npm, shown + "npm error code EOTP\nnpm error This operation requires a one-time password.\n", false, WantsLink},
+		{npm, shown + "npm error code E429\nnpm error 429 Too Many Requests - PUT https://registry.npmjs.org/x\n", false, Limited},
+		{npm, shown + "npm error code E403\nnpm error You cannot publish over the previously published versions: 1.0.0.\n", false, Exists},
+		{npm, shown + "npm error canceled\n", false, Failed},
+		{rubygems, "visit https://rubygems.org/webauthn_verification/abc?port=1\nThe token in the link you used has either expired or been used already.\n", true, 0},
+		{rubygems, "visit https://rubygems.org/webauthn_verification/abc?port=1\nYour OTP code is incorrect. Please check it and retry.\n", false, WantsLink},
+		{rubygems, "Retry later\n", false, Limited},
+	} {
+		r := Run{Code: 1, Out: []byte(c.out)}
+		if died := c.row.Link.Died(r); died != c.died {
+			t.Errorf("%s, died: %v\n%s", c.row.Name, died, c.out)
+		}
+		if got := c.row.Read(r); !c.died && got != c.want {
+			t.Errorf("%s: %v, want %v\n%s", c.row.Name, got, c.want, c.out)
+		}
+	}
+}
