@@ -27,6 +27,7 @@ const (
 	KindChallenge Kind = "challenge" // responder: show me that you are running
 	KindAnswer    Kind = "answer"    // responder: here is the sealed code, or my yes
 	KindDecline   Kind = "decline"   // responder: no
+	KindAway      Kind = "away"      // responder: away until then, or back
 	KindConnect   Kind = "connect"   // responder, connecting key: I connect to this relay
 )
 

@@ -512,6 +512,8 @@ type State struct {
 	Enrolled int       `json:"enrolled"`          // how many could answer
 	After    int64     `json:"after,omitempty"`   // seconds without an answer, for which more are asked by now; 0: nobody more
 	Then     []string  `json:"then,omitempty"`    // names of those; empty where names are hidden
+	Skipped  bool      `json:"skipped,omitempty"` // those are asked before their time, because too few of those before them could answer
+	Away     []Absent  `json:"away,omitempty"`    // who is asked by now, could answer, and is away
 	Opened   []string  `json:"opened,omitempty"`  // whose responders show it
 	By       string    `json:"by,omitempty"`      // who answered or declined
 	Why      string    `json:"why,omitempty"`     // how it ended
@@ -538,6 +540,8 @@ type Page struct {
 	Items []Item  `json:"items,omitempty"`
 	Ended []Ended `json:"ended,omitempty"`
 	More  bool    `json:"more,omitempty"` // ask again after the last key
+	// Away is the responder's own word, while it is in force.
+	Away *Envelope `json:"away,omitempty"`
 }
 
 // Codes of a refusal: what a program decides on. The text is for people.
@@ -575,10 +579,11 @@ func (r *Refusal) Error() string {
 
 // Reply is the relay's reply to any of the messages above.
 type Reply struct {
-	V       int      `json:"v"`
-	State   *State   `json:"state,omitempty"`
-	Page    *Page    `json:"page,omitempty"`
-	Refused *Refusal `json:"refused,omitempty"`
+	V       int       `json:"v"`
+	State   *State    `json:"state,omitempty"`
+	Page    *Page     `json:"page,omitempty"`
+	Away    *Envelope `json:"away,omitempty"` // to an AwayMessage: the responder's newest statement on record, if there is one
+	Refused *Refusal  `json:"refused,omitempty"`
 }
 
 // Kinds of hint.

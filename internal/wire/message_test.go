@@ -301,7 +301,7 @@ func FuzzBody(f *testing.F) {
 // FuzzMessage decodes any bytes as each unsigned message.
 func FuzzMessage(f *testing.F) {
 	request, challenge := mustSign(f, validRequest(), jobKey), mustSign(f, everyKind()[7].body, signKey)
-	answer := mustSign(f, everyKind()[8].body, signKey)
+	answer, away := mustSign(f, everyKind()[8].body, signKey), mustSign(f, everyKind()[10].body, signKey)
 	job := PublicKey(jobKey)
 	sealed := &Sealed{Enc: filled(32, 1), Ciphertext: filled(530, 2)}
 	state := State{Rev: 7, State: "answered", Attempt: 1, Reason: ReasonFirst, Deadline: 1_795_001_800, OnCall: []string{"Ada"}, Ready: 1, Enrolled: 2, Opened: []string{"Ada"}, By: "Ada", Answer: &answer, Sealed: Digest{2}.String()}
@@ -316,6 +316,8 @@ func FuzzMessage(f *testing.F) {
 		DeclineMessage{Key: job, Decline: mustSign(f, everyKind()[9].body, signKey)},
 		Reply{V: Version, State: &state, Page: &Page{Items: []Item{{Key: job, Request: request, State: state}}, Ended: []Ended{{Key: job, State: state}}, More: true}, Refused: &Refusal{Code: RefusedTaken, Why: "Ada answered", Mend: "nothing"}},
 		Hint{Hint: HintAnswer, Key: job, Rev: 3, Envelope: &answer, Sealed: sealed, Token: "a.b.c"},
+		AwayMessage{Away: &away},
+		Reply{V: Version, Away: &away, Page: &Page{Away: &away}, State: &State{Rev: 1, State: "pending", Attempt: 1, Reason: ReasonFirst, After: 300, Then: []string{"Bob"}, Skipped: true, Away: []Absent{{Name: "Ada", Until: 1_795_010_000}, {Until: 1}}}},
 	}
 	type pair struct {
 		which uint8
@@ -353,7 +355,7 @@ func TestEachMessageSurvivesTheWire(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []reflect.Type{
 		reflect.TypeFor[RequestMessage](), reflect.TypeFor[StateQuery](), reflect.TypeFor[AliveMessage](), reflect.TypeFor[StepMessage](), reflect.TypeFor[PendingQuery](),
-		reflect.TypeFor[OpenMessage](), reflect.TypeFor[AnswerMessage](), reflect.TypeFor[DeclineMessage](), reflect.TypeFor[Reply](), reflect.TypeFor[Hint](),
+		reflect.TypeFor[OpenMessage](), reflect.TypeFor[AnswerMessage](), reflect.TypeFor[DeclineMessage](), reflect.TypeFor[AwayMessage](), reflect.TypeFor[Reply](), reflect.TypeFor[Hint](),
 	} {
 		v := reflect.New(kind)
 		fill(t, v.Elem())

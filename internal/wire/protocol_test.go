@@ -307,6 +307,7 @@ func TestEachFieldIsDescribed(t *testing.T) {
 		"`request`": reflect.TypeFor[wire.Request](), "`alive`": reflect.TypeFor[wire.Alive](), "`got`": reflect.TypeFor[wire.Got](), "`rejected`": reflect.TypeFor[wire.Rejected](),
 		"`next`": reflect.TypeFor[wire.Next](), "`done`": reflect.TypeFor[wire.Done](), "`cancel`": reflect.TypeFor[wire.Cancel](), "`challenge`": reflect.TypeFor[wire.Challenge](),
 		"`answer`": reflect.TypeFor[wire.Answer](), "`decline`": reflect.TypeFor[wire.Decline](), "`connect`": reflect.TypeFor[wire.Connect](),
+		"`away`": reflect.TypeFor[wire.Away](), "AwayMessage": reflect.TypeFor[wire.AwayMessage](), "Absent": reflect.TypeFor[wire.Absent](),
 		"Artifact": reflect.TypeFor[wire.Artifact](), "RequestMessage": reflect.TypeFor[wire.RequestMessage](), "StateQuery": reflect.TypeFor[wire.StateQuery](), "AliveMessage": reflect.TypeFor[wire.AliveMessage](),
 		"StepMessage": reflect.TypeFor[wire.StepMessage](), "PendingQuery": reflect.TypeFor[wire.PendingQuery](), "OpenMessage": reflect.TypeFor[wire.OpenMessage](),
 		"AnswerMessage": reflect.TypeFor[wire.AnswerMessage](), "DeclineMessage": reflect.TypeFor[wire.DeclineMessage](), "Reply": reflect.TypeFor[wire.Reply](),
@@ -337,7 +338,7 @@ func TestEachWordOfTheProtocolIsDescribed(t *testing.T) {
 	t.Parallel()
 	text := document(t)
 	count := 0
-	for _, file := range []string{"envelope.go", "message.go", "subject.go", "../lifecycle/record.go"} {
+	for _, file := range []string{"envelope.go", "message.go", "subject.go", "away.go", "../lifecycle/record.go"} {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
@@ -380,7 +381,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 		"NATS message": size(wire.MaxMessage), "envelope": size(wire.MaxEnvelope), "body": size(wire.MaxBody), "ID token": size(wire.MaxToken), "text": size(wire.MaxText),
 		"link": size(wire.MaxLink), "code": size(wire.MaxCode), "ciphertext": size(wire.MaxSealed), "record": size(lifecycle.MaxRecord),
 		"attempts": strconv.Itoa(lifecycle.MaxAttempt), "details": size(wire.MaxDetails), "artifacts": strconv.Itoa(wire.MaxArtifacts),
-		"open, of a run": strconv.Itoa(wire.MaxOpenRun), "open, of a project": strconv.Itoa(wire.MaxOpenProject),
+		"open, of a run": strconv.Itoa(wire.MaxOpenRun), "open, of a project": strconv.Itoa(wire.MaxOpenProject), "away, in an hour": strconv.Itoa(wire.MaxAwayHour),
 	} {
 		if limits[name] != want {
 			t.Errorf("%s is %s; PROTOCOL.md says %q", name, want, limits[name])
@@ -390,6 +391,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 	for name, want := range map[string]time.Duration{
 		"re-read": wire.ReRead, "alive within": wire.AliveWithin, "opening lasts": wire.OpeningLasts, "challenge every": wire.ChallengeEvery, "keep answer": wire.KeepAnswer, "connect within": wire.ConnectWithin,
 		"undelivered after": lifecycle.UndeliveredAfter, "lost: asked after": lifecycle.LostAsk, "lost: given up after": lifecycle.LostAfter, "longest wait": wire.LongestWait,
+		"longest away": wire.LongestAway, "away within": wire.AwayWithin,
 	} {
 		if want := fmt.Sprintf("%d s", int(want.Seconds())); times[name] != want {
 			t.Errorf("%s is %s; PROTOCOL.md says %q", name, want, times[name])

@@ -21,6 +21,7 @@ const (
 	VerbOpen    = "open"
 	VerbAnswer  = "answer"
 	VerbDecline = "decline"
+	VerbAway    = "away"
 )
 
 // JobSubject is cfa.v1.job.<key>.<verb>.

@@ -49,6 +49,9 @@ const (
 	// others ask under its own.
 	MaxOpenRun     = 16
 	MaxOpenProject = 64
+	// MaxAwayHour bounds how often a responder can say within an hour that it is
+	// away: each is a record. That it is back it can always say.
+	MaxAwayHour = 10
 )
 
 // Times of the protocol, the same for every program.
@@ -68,6 +71,12 @@ const (
 	// ConnectWithin is how far the time in a responder's `connect` may be from the
 	// relay's own, ahead or back.
 	ConnectWithin = 10 * time.Minute
+	// LongestAway is the longest absence that a responder can announce at once. The
+	// record keeps what was said for as long at least.
+	LongestAway = 30 * 24 * time.Hour
+	// AwayWithin is how far the time in a responder's `away` may be from the relay's
+	// own, ahead or back.
+	AwayWithin = 10 * time.Minute
 	// LongestWait is the longest that a request may wait for its human.
 	LongestWait = 6 * time.Hour
 )
