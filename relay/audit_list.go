@@ -38,7 +38,7 @@ type auditListCmd struct {
 
 	Since    string `placeholder:"TIME" help:"Asked since then: 24h or 7d ago, 2026-11-24, or 2026-11-24T15:04:05Z."`
 	Until    string `placeholder:"TIME" help:"Asked before then."`
-	Events   bool   `help:"Each record of each request, rather than a line for each request."`
+	Events   bool   `help:"Each record of each request, and who was away when, rather than a line for each request."`
 	Refusals bool   `help:"What the relay has refused, rather than requests."`
 	Format   string `enum:"table,jsonl,csv" default:"table" help:"table, jsonl or csv."`
 	Limit    int    `default:"10000" help:"At most so many, the newest."`
@@ -179,7 +179,14 @@ func eventLine(m audit.Message, f audit.Filter) (line, bool, error) {
 	if e.Outcome != "" {
 		state += " " + e.Outcome
 	}
-	return line{e, []string{strconv.FormatUint(e.Seq, 10), stamp(e.At), e.Event, state, e.Project, e.Run, strconv.Itoa(e.Attempt), e.By, e.Why, e.Key}}, true, nil
+	attempt := strconv.Itoa(e.Attempt)
+	if e.OfResponder() {
+		attempt = ""
+	}
+	if !e.Until.IsZero() {
+		state = "until " + stamp(e.Until)
+	}
+	return line{e, []string{strconv.FormatUint(e.Seq, 10), stamp(e.At), e.Event, state, e.Project, e.Run, attempt, e.By, e.Why, e.Key}}, true, nil
 }
 
 func refusedLine(m audit.Message, f audit.Filter) (line, bool, error) {
@@ -295,6 +302,9 @@ func (c *auditTailCmd) Run(ctx context.Context, stdio stdio) error {
 	}, func(m audit.Message) error {
 		l, wanted, err := eventLine(m, filter)
 		what := "request"
+		if e, ok := l.value.(audit.Event); ok && e.OfResponder() {
+			what = "responder"
+		}
 		if !wanted && err == nil && c.OfRun == "" && c.Outcome == "" {
 			l, wanted, err = refusedLine(m, filter)
 			what = "refused"

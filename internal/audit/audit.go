@@ -34,6 +34,7 @@ const (
 	// byte and run; lifecycle.Note.
 	DeclinedPrefix = Prefix + "declined."
 	UnboundPrefix  = Prefix + "unbound." // and the token's hash: lifecycle.Note
+	AwayPrefix     = Prefix + "away."    // and the responder's signing key: lifecycle.Note
 	DroppedPrefix  = Prefix + "dropped." // and the sender's key: lifecycle.Note
 	// RefusedPrefix is of what was refused: then who was (RefusedOutside or
 	// RefusedInside), and which run of which relay wrote it.

@@ -45,7 +45,13 @@ func (r *Row) Word() string {
 	return r.State
 }
 
-// Event is one record of a request.
+// The words for a responder's absence, as an event's.
+const (
+	EventAway = "away"
+	EventBack = "back"
+)
+
+// Event is one record of a request, or a responder's word that it is away or back.
 type Event struct {
 	Seq     uint64    `json:"seq"`
 	At      time.Time `json:"at"`
@@ -59,7 +65,11 @@ type Event struct {
 	By      string    `json:"by,omitempty"` // whose word it records, where it is a responder's
 	Outcome string    `json:"outcome,omitempty"`
 	Why     string    `json:"why,omitempty"`
+	Until   time.Time `json:"until,omitzero"` // of an absence: when it ends by itself
 }
+
+// OfResponder says whether it is a responder's word about itself, and no request's.
+func (e Event) OfResponder() bool { return e.Event == EventAway || e.Event == EventBack }
 
 // Refused is one refusal.
 type Refused struct {
@@ -112,6 +122,9 @@ func (f Filter) Takes(r *Row) bool {
 
 // TakesEvent says whether one record is: by its own time, and its own state.
 func (f Filter) TakesEvent(e Event) bool {
+	if e.OfResponder() { // of no project, no run, and no outcome
+		return f.Project == "" && f.Run == "" && f.Outcome == "" && f.during(e.At)
+	}
 	return f.Takes(&Row{Project: e.Project, Run: e.Run, Asked: e.At, State: e.State, Outcome: e.Outcome, Why: e.Why})
 }
 
@@ -147,6 +160,9 @@ func who(rec lifecycle.Record) string {
 
 // EventOf reads one record; ok is false for any other message.
 func EventOf(m Message) (e Event, ok bool, err error) {
+	if strings.HasPrefix(m.Subject, AwayPrefix) {
+		return awayOf(m)
+	}
 	if !strings.HasPrefix(m.Subject, RequestPrefix) {
 		return Event{}, false, nil
 	}
@@ -158,6 +174,18 @@ func EventOf(m Message) (e Event, ok bool, err error) {
 		Seq: m.Seq, At: time.UnixMilli(rec.At).UTC(), Event: string(rec.Event), State: string(rec.State), Project: rec.Project, Run: rec.Group,
 		Rule: rec.Rule, Key: rec.Key, Attempt: rec.Attempt, By: who(rec), Outcome: rec.Outcome, Why: rec.Why,
 	}, true, nil
+}
+
+func awayOf(m Message) (e Event, ok bool, err error) {
+	n, err := lifecycle.DecodeNote(m.Data)
+	if err != nil {
+		return Event{}, true, err
+	}
+	e = Event{Seq: m.Seq, At: time.UnixMilli(n.At).UTC(), Event: EventBack, Key: n.Key, By: name(n.Person, n.Key)}
+	if n.Until > n.At {
+		e.Event, e.Until = EventAway, time.UnixMilli(n.Until).UTC()
+	}
+	return e, true, nil
 }
 
 // RefusedOf reads one refusal; ok is false for any other message.

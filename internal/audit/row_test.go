@@ -139,8 +139,20 @@ func TestEventsSayWhoseWordTheyAre(t *testing.T) {
 			said = append(said, e.Event+" "+e.By)
 		}
 	}
-	if got := strings.Join(said, ", "); got != "opened Ana, answered Ana, opened Bob, declined Bob, answered Bob, answered Ana, answered Ana, answered Ana, approved Ana, approved Bob" {
+	if got := strings.Join(said, ", "); got != "opened Ana, answered Ana, opened Bob, declined Bob, answered Bob, answered Ana, answered Ana, answered Ana, approved Ana, approved Bob, away Ana, back Ana" {
 		t.Error(got)
+	}
+	for _, m := range s.messages {
+		e, _, err := EventOf(m)
+		if err != nil || !e.OfResponder() {
+			continue
+		}
+		if e.Key != wire.PublicKey(s.ana) || (e.Event == EventAway) != (e.Until.Sub(e.At) > 4*time.Hour) {
+			t.Errorf("%+v", e)
+		}
+		if !(Filter{}).TakesEvent(e) || (Filter{Since: e.At.Add(1)}).TakesEvent(e) || (Filter{Project: "rocket"}).TakesEvent(e) || (Filter{Outcome: "open"}).TakesEvent(e) {
+			t.Errorf("it is among others' events, or not among its own: %+v", e)
+		}
 	}
 	nameless := newStory(t)
 	j := nameless.ask(nil)

@@ -177,6 +177,21 @@ func (s *story) note(subject string, n lifecycle.Note) {
 	s.append(subject, data)
 }
 
+// away has a responder say, at a time, that it is away until another; zero: back.
+func (s *story) away(by nkeys.KeyPair, until, at time.Time) {
+	s.t.Helper()
+	env, err := wire.SignAway(by, relay, at, until, time.Time{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	end := s.now
+	if until.After(end) {
+		end = until
+	}
+	pub := wire.PublicKey(by)
+	s.note(AwayPrefix+pub, lifecycle.Note{About: lifecycle.AboutAway, Name: pub, Key: pub, Person: "Ana", Until: end.UnixMilli(), Envelope: env.Encode()})
+}
+
 func (s *story) refuse(f lifecycle.Refusal) {
 	s.t.Helper()
 	s.ops++
@@ -231,8 +246,8 @@ func told(t testing.TB) *story {
 	both.approve(s.bob, "Bob", 2)
 	s.note(UnboundPrefix+lifecycle.Hash([]byte("t")), lifecycle.Note{About: lifecycle.AboutToken, Name: lifecycle.Hash([]byte("t")), Key: gone.pub})
 	s.note(DroppedPrefix+gone.pub, lifecycle.Note{About: lifecycle.AboutDropped, Name: "state", Key: gone.pub})
-	s.note(Prefix+"away."+wire.PublicKey(s.ana), lifecycle.Note{About: lifecycle.AboutAway, Name: wire.PublicKey(s.ana), Key: wire.PublicKey(s.ana), Until: 5})
-	s.note(Prefix+"away."+wire.PublicKey(s.ana), lifecycle.Note{About: lifecycle.AboutAway, Name: wire.PublicKey(s.ana), Key: wire.PublicKey(s.ana), Until: 9})
+	s.away(s.ana, s.now.Add(5*time.Hour), s.now)
+	s.away(s.ana, time.Time{}, s.now)
 	s.refuse(lifecycle.Refusal{Code: "token", Verb: "connect", Why: "expired"})
 	s.refuse(lifecycle.Refusal{Code: "policy", Verb: "request", Key: gone.pub, Project: "rocket", Why: "no rule fits", Left: 4})
 	return s

@@ -52,6 +52,7 @@ type chain struct {
 	bad  bool   // the last message could not be read: what follows it is checked by its hash only
 	q    *asking
 	no   *lifecycle.Record // how it was declined, without its envelopes
+	at   int64             // of the last absence that was read
 }
 
 // asking is what a request's own envelope says, which never changes.
@@ -409,8 +410,18 @@ func (v *Verifier) note(m Message, family, name string, c *chain, before bool) {
 		if fits {
 			v.declined(m, n, name)
 		}
+	case "away":
+		fits = n.About == lifecycle.AboutAway && n.Name == name
+		if fits {
+			v.away(m, n, c)
+		}
+		// Its chain goes on for as long as the responder is enrolled, so it can
+		// have lost any part of its old end.
+		if !before && n.Prev != "" && v.extent.First > 1 {
+			n.Prev = ""
+		}
 	default:
-		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
+		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && n.About != lifecycle.AboutAway && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
 	}
 	if !fits {
 		v.wrong(m, "the note is not about what its subject says")
@@ -418,6 +429,34 @@ func (v *Verifier) note(m Message, family, name string, c *chain, before bool) {
 	v.link(m, n.Prev, c, before)
 	// One for ever: the first key that used a token is the only one.
 	c.over = family == "unbound" || family == "dropped" || family == "declined"
+}
+
+// away holds the note of an absence against what the responder signed: a relay
+// could otherwise have nobody asked in the name of somebody who has said nothing,
+// or say again what they said long ago.
+func (v *Verifier) away(m Message, n lifecycle.Note, c *chain) {
+	env, err := wire.DecodeEnvelope(n.Envelope)
+	if err != nil {
+		v.wrong(m, "the envelope that caused it: %v", err)
+		return
+	}
+	a, err := wire.Open[wire.Away](env, n.Key)
+	if err != nil {
+		v.wrong(m, "the responder %s did not sign that it is away, or back: %v", n.Key, err)
+		return
+	}
+	late := time.Duration(n.At-a.At) * time.Millisecond
+	switch {
+	case a.Relay != v.extent.Relay:
+		v.wrong(m, "the responder said it to the relay %q", a.Relay)
+	case n.Until != max(a.Until*1000, n.At):
+		v.wrong(m, "the absence does not end when the responder said")
+	case late > wire.AwayWithin || late < -wire.AwayWithin:
+		v.wrong(m, "the responder did not say it when it was recorded")
+	case a.At <= c.at:
+		v.wrong(m, "the responder said it before what is recorded before it")
+	}
+	c.at = max(c.at, a.At)
 }
 
 // declined holds the note of a declined run against the decline: a relay could

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
 
 	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/wire"
@@ -130,10 +133,35 @@ func TestWhatIsWrongInARecordIsFoundWhereItIs(t *testing.T) {
 			return m
 		}, "the note is not about what its subject says"},
 		{"a note of absence changed", func(m []Message) []Message {
-			i := subject(t, m, Prefix+"away.")
-			m[i].Data = bytes.Replace(m[i].Data, []byte(`"until":5`), []byte(`"until":7`), 1)
+			i := subject(t, m, AwayPrefix)
+			m[i].Data = bytes.Replace(m[i].Data, []byte(`"person":"Ana"`), []byte(`"person":"Bob"`), 1)
 			return m
 		}, "is not that of the record before"},
+		{"an absence that ends later than was said", func(m []Message) []Message {
+			return append(m, absence(t, s, s.ana, m, func(n *lifecycle.Note) { n.Until += 1000 }, time.Hour, 0)...)
+		}, "does not end when the responder said"},
+		{"an absence that another signed", func(m []Message) []Message {
+			return append(m, absence(t, s, s.bob, m, func(n *lifecycle.Note) { n.Key, n.Name = wire.PublicKey(s.ana), wire.PublicKey(s.ana) }, time.Hour, 0)...)
+		}, "did not sign that it is away, or back"},
+		{"an absence said to another relay", func(m []Message) []Message {
+			return append(m, absence(t, s, s.ana, m, func(n *lifecycle.Note) {
+				env, err := wire.SignAway(s.ana, "other.test", time.UnixMilli(n.At), time.UnixMilli(n.Until), time.Time{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.Envelope = env.Encode()
+			}, time.Hour, 0)...)
+		}, `said it to the relay "other.test"`},
+		{"an absence said long before", func(m []Message) []Message {
+			return append(m, absence(t, s, s.ana, m, nil, time.Hour, -wire.AwayWithin-2*time.Second)...)
+		}, "did not say it when it was recorded"},
+		{"an absence recorded again, after a return", func(m []Message) []Message {
+			old, err := lifecycle.DecodeNote(m[subject(t, m, AwayPrefix)].Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return append(m, absence(t, s, s.ana, m, func(n *lifecycle.Note) { n.At, n.Until, n.Envelope = old.At, old.Until, old.Envelope }, time.Hour, 0)...)
+		}, "said it before what is recorded before it"},
 		{"a run barred in the name of another", func(m []Message) []Message {
 			i := subject(t, m, DeclinedPrefix)
 			m[i].Data = bytes.Replace(m[i].Data, []byte(`"person":"Bob"`), []byte(`"person":"Ana"`), 1)
@@ -185,6 +213,33 @@ func TestWhatIsWrongInARecordIsFoundWhereItIs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// absence is a note of one more that follows the ones that there are, as whoever
+// holds the store could write it.
+func absence(t testing.TB, s *story, by nkeys.KeyPair, m []Message, change func(*lifecycle.Note), until, said time.Duration) []Message {
+	t.Helper()
+	at := s.now
+	more := &story{t: t, now: at, ana: by, last: map[string]lifecycle.Record{}, hash: map[string]string{}}
+	more.away(by, at.Add(until), at.Add(said))
+	n, err := lifecycle.DecodeNote(more.messages[0].Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(&n)
+	}
+	subject := AwayPrefix + n.Key
+	for _, before := range m {
+		if before.Subject == subject {
+			n.Prev = lifecycle.Hash(before.Data)
+		}
+	}
+	data, err := n.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []Message{{Seq: uint64(len(m) + 1), Subject: subject, Time: at, Data: data}}
 }
 
 func cloned(m []Message) []Message {

@@ -17,7 +17,7 @@ type About string
 
 // What notes are about, and what their Name is.
 const (
-	AboutAway      About = "away"      // a responder is away until a time; Name: its signing key
+	AboutAway      About = "away"      // a responder is away until a time, or is back (Until is At); Name: its signing key
 	AboutPause     About = "pause"     // a workflow's requests are paused until an administrator lifts it; Name: the rule or workflow
 	AboutEnrolment About = "enrolment" // a responder was enrolled for a project, or removed (Until in the past); Name: project
 	AboutToken     About = "token"     // an unbound ID token was used, by this key and by no other; Name: the token's hash
@@ -38,7 +38,7 @@ type Note struct {
 	Name     string          `json:"name"`               // whom or what it is about
 	Key      string          `json:"key,omitempty"`      // the key it is of: a job's, a responder's signing key
 	Connect  string          `json:"connect,omitempty"`  // enrolment: the responder's connecting key
-	Person   string          `json:"person,omitempty"`   // enrolment: the responder's name
+	Person   string          `json:"person,omitempty"`   // away, enrolment: the responder's name
 	Until    int64           `json:"until,omitempty"`    // unix milliseconds; 0: until it is taken back
 	Why      string          `json:"why,omitempty"`      // a person's reason
 	Envelope json.RawMessage `json:"envelope,omitempty"` // the signed envelope that caused it, where somebody signed one
@@ -68,8 +68,8 @@ func (n Note) sound() error {
 		return errors.New("a dropped message's note holds the key that sent it")
 	case n.About == AboutEnrolment && (n.Key == "" || n.Connect == "" || n.Person == ""):
 		return errors.New("an enrolment's note holds both keys and a name")
-	case n.About == AboutAway && (n.Key == "" || n.Until == 0):
-		return errors.New("an absence's note holds the key and its end")
+	case n.About == AboutAway && (n.Key == "" || n.Name != n.Key || n.Until < n.At || n.Envelope == nil):
+		return errors.New("an absence's note holds the key, its end, and what the responder signed")
 	}
 	return nil
 }

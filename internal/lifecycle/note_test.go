@@ -13,7 +13,12 @@ func notes() map[string]Note {
 	base := Note{V: Version, Op: "op1", At: 1, Name: "x"}
 	with := func(change func(*Note)) Note { n := base; change(&n); return n }
 	return map[string]Note{
-		"away": with(func(n *Note) { n.About, n.Name, n.Key, n.Until = AboutAway, "AKEY", "AKEY", 5 }),
+		"away": with(func(n *Note) {
+			n.About, n.Name, n.Key, n.Person, n.Until, n.Envelope = AboutAway, "AKEY", "AKEY", "Ana", 5, json.RawMessage(`{"v":1}`)
+		}),
+		"back": with(func(n *Note) {
+			n.About, n.Name, n.Key, n.Until, n.Envelope, n.Prev = AboutAway, "AKEY", "AKEY", 1, json.RawMessage(`{"v":1}`), hash
+		}),
 		"pause": with(func(n *Note) {
 			n.About, n.Name, n.Why, n.Prev = AboutPause, "rocket/ci[0]", "not started by me <b>", hash
 		}),
@@ -72,7 +77,10 @@ func TestAnUnsoundNoteIsNotWritten(t *testing.T) {
 		"a token without hash": func(n *Note) { n.About, n.Name = AboutToken, "x" },
 		"declined, by nothing": func(n *Note) { n.About, n.Key = AboutDeclined, "" },
 		"a token without key":  func(n *Note) { n.About, n.Key = AboutToken, "" },
-		"away without an end":  func(n *Note) { n.About, n.Until = AboutAway, 0 },
+		"away without an end":  func(n *Note) { *n = notes()["away"]; n.Until = 0 },
+		"away, ended before":   func(n *Note) { *n = notes()["away"]; n.At = 6 },
+		"away, by another key": func(n *Note) { *n = notes()["away"]; n.Name = "BKEY" },
+		"away, unsigned":       func(n *Note) { *n = notes()["away"]; n.Envelope = nil },
 		"enrolled, no name":    func(n *Note) { n.About = AboutEnrolment },
 		"an envelope, no JSON": func(n *Note) { n.Envelope = json.RawMessage("x") },
 		"too large":            func(n *Note) { n.Envelope = json.RawMessage(`{"x":"` + strings.Repeat("x", MaxNote) + `"}`) },
