@@ -445,11 +445,15 @@ func (v *Verifier) away(m Message, n lifecycle.Note, c *chain) {
 		v.wrong(m, "the responder %s did not sign that it is away, or back: %v", n.Key, err)
 		return
 	}
+	end := n.At // of a return, whatever it says
+	if !a.Back() {
+		end = max(a.Until*1000, n.At)
+	}
 	late := time.Duration(n.At-a.At) * time.Millisecond
 	switch {
 	case a.Relay != v.extent.Relay:
 		v.wrong(m, "the responder said it to the relay %q", a.Relay)
-	case n.Until != max(a.Until*1000, n.At):
+	case n.Until != end:
 		v.wrong(m, "the absence does not end when the responder said")
 	case late > wire.AwayWithin || late < -wire.AwayWithin:
 		v.wrong(m, "the responder did not say it when it was recorded")

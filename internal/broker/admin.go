@@ -31,7 +31,8 @@ type Status struct {
 	Jobs       int               `json:"jobs"`       // connected
 	Responders int               `json:"responders"` // connected
 	Open       int               `json:"open"`       // requests that wait
-	Keys       map[string]string `json:"keys"`       // age of each issuer's key set; "missing" where it never came
+	Away       []Absentee        `json:"away,omitempty"`
+	Keys       map[string]string `json:"keys"` // age of each issuer's key set; "missing" where it never came
 	LastReload *LastReload       `json:"last_reload,omitempty"`
 }
 
@@ -102,7 +103,7 @@ func (r *Relay) serveAdmin(data string) error {
 // Status says how the relay is.
 func (r *Relay) Status() Status {
 	rules := r.rules.Load()
-	s := Status{Relay: rules.config.Host, NATS: r.ClientURL(), WebSocket: r.WebSocketURL(), Open: r.store.count(), Keys: map[string]string{}, LastReload: r.reloaded.Load()}
+	s := Status{Relay: rules.config.Host, NATS: r.ClientURL(), WebSocket: r.WebSocketURL(), Open: r.store.count(), Away: r.absentees(), Keys: map[string]string{}, LastReload: r.reloaded.Load()}
 	s.Jobs, s.Responders = r.count()
 	ages := rules.keys.Ages()
 	for _, i := range rules.config.issuers {

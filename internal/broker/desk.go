@@ -45,6 +45,12 @@ func (r *Relay) deskMessage(ctx context.Context, key, verb string, data []byte) 
 			return wire.Reply{}, err
 		}
 		return r.decline(ctx, d, m)
+	case wire.VerbAway:
+		var m wire.AwayMessage
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.away(ctx, d, m)
 	}
 	return wire.Reply{}, refuse(wire.RefusedMalformed, "this relay knows no such message of a responder", "upgrade the older of the two sides")
 }
@@ -60,9 +66,15 @@ func (r *Relay) pending(ctx context.Context, d *desk, m wire.PendingQuery) (wire
 	}
 	page := &wire.Page{}
 	c, now := r.rules.Load().config, r.now()
-	mine := r.store.those(func(e *entry) bool {
-		return e.rec.Key > m.After && slices.Contains(d.projects, e.rec.Project) && e.turnOf(c.enrolment(e.rec.Project, d), now)
-	})
+	// Who is away is listed all that others are: whoever looks may answer.
+	page.Away = r.store.ownAway(d.sign, now)
+	var mine []*entry
+	for _, e := range r.store.those(func(e *entry) bool { return e.rec.Key > m.After && slices.Contains(d.projects, e.rec.Project) }) {
+		known := *e // what the index holds is never changed
+		if r.turnOf(&known, c.enrolment(e.rec.Project, d), now) {
+			mine = append(mine, &known)
+		}
+	}
 	slices.SortFunc(mine, func(a, b *entry) int { return strings.Compare(a.rec.Key, b.rec.Key) })
 	size := 0
 	for _, key := range m.Known {
@@ -78,7 +90,7 @@ func (r *Relay) pending(ctx context.Context, d *desk, m wire.PendingQuery) (wire
 		}
 		ended := wire.Ended{Key: key, State: r.view(e)}
 		// Who is on call and whose responder showed it is no news of what is over.
-		ended.State.Answer, ended.State.Decline, ended.State.OnCall, ended.State.Opened = nil, nil, nil, nil
+		ended.State.Answer, ended.State.Decline, ended.State.OnCall, ended.State.Opened, ended.State.Away = nil, nil, nil, nil, nil
 		data, err := json.Marshal(ended)
 		if err != nil {
 			continue
@@ -126,7 +138,7 @@ func (r *Relay) theirs(ctx context.Context, d *desk, key string, digest wire.Dig
 		return entry{}, errUnknown
 	}
 	// Nor does one that it has not been asked about yet.
-	if !e.rec.State.Final() && !e.turnOf(r.rules.Load().config.enrolment(e.rec.Project, d), r.now()) {
+	if !e.rec.State.Final() && !r.turnOf(&e, r.rules.Load().config.enrolment(e.rec.Project, d), r.now()) {
 		return entry{}, errUnknown
 	}
 	if e.rec.Digest != digest.String() {

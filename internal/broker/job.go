@@ -392,12 +392,20 @@ func (r *Relay) view(e entry) wire.State {
 			continue
 		}
 		s.Enrolled++
-		if !e.turnOf(p, now) {
+		if !r.turnOf(&e, p, now) {
+			continue
+		}
+		if until, away := r.store.awayUntil(p.Sign, now); away {
+			a := wire.Absent{Until: until.Unix()}
+			if !hidden {
+				a.Name = p.Name
+			}
+			s.Away = append(s.Away, a)
 			continue
 		}
 		if after := int64(time.Duration(p.After) / time.Second); after > 0 && e.rec.State == lifecycle.StatePending {
 			if after > s.After {
-				s.After, s.Then = after, nil
+				s.After, s.Then, s.Skipped = after, nil, !e.due(p, now)
 			}
 			if after == s.After && !hidden {
 				s.Then = append(s.Then, p.Name)

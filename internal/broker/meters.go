@@ -31,7 +31,7 @@ type meters struct {
 // word.
 var verbs = []string{
 	wire.VerbRequest, wire.VerbState, wire.VerbAlive, wire.VerbGot, wire.VerbRejected, wire.VerbNext, wire.VerbDone, wire.VerbCancel,
-	wire.VerbPending, wire.VerbOpen, wire.VerbAnswer, wire.VerbDecline,
+	wire.VerbPending, wire.VerbOpen, wire.VerbAnswer, wire.VerbDecline, wire.VerbAway,
 }
 
 // quick is for what a machine does, patient for what a human does.
@@ -82,6 +82,11 @@ func newMeters(r *Relay, version string) *meters {
 		jobs, responders := r.count()
 		set(float64(jobs), "job")
 		set(float64(responders), "responder")
+	})
+	reg.Gauge("cfa_responders_away", "Responders that have said that they are away. On a cluster each relay sees all of them.", nil, func(set func(float64, ...string)) {
+		if r.opened.Load() != nil {
+			set(float64(len(r.absentees())))
+		}
 	})
 	reg.Gauge("cfa_issuer_keys_age_seconds", "Since when the relay has an issuer's keys as they are. Missing where they never came.", []string{"issuer"}, func(set func(float64, ...string)) {
 		r.eachIssuer(func(url string, age time.Duration, there bool) {

@@ -30,6 +30,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/trust"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -156,6 +157,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 		return nil, err
 	}
 	r.store.recorded = r.meters.recorded
+	r.store.turned = func(sign string) { r.turned([]string{sign}) }
 	r.store.limits = func(project string) Limits { return r.rules.Load().config.asking(project) }
 	if o.opened != nil {
 		o.opened(r.store)
@@ -163,6 +165,9 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	r.refusals = newRefusalLog(r.store)
 	r.goDo(func() { r.refusals.write(r.ctx) })
 	r.store.measureRoom(ctx)
+	if err := r.store.loadAway(ctx); err != nil {
+		return nil, err
+	}
 	r.opened.Store(r.store)
 	r.goDo(func() { r.store.follow(r.ctx, r.recordSeen) })
 	if err := r.store.caughtUp(ctx); err != nil {
@@ -455,14 +460,20 @@ func (r *Relay) push(subject string, h wire.Hint) {
 // beside it costs the job one more read.
 func (r *Relay) tellProject(e entry) {
 	h := wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq}
-	c := r.rules.Load().config
-	if !c.tiered(e.rec.Project) {
+	c, now := r.rules.Load().config, r.now()
+	people := c.enrolled(e.rec.Project)
+	// Who is away is not rung. Of what they look at all the same they hear the rest.
+	isNew := e.rec.Event == lifecycle.EventAsked
+	if !c.tiered(e.rec.Project) && (!isNew || !r.store.awayAmong(people, now)) {
 		r.push(wire.ProjectSubject(e.rec.Project), h)
 		return
 	}
 	// Each by their own subject: whose turn has not come hears nothing of it.
-	for _, p := range c.enrolled(e.rec.Project) {
-		if e.turnOf(p, r.now()) {
+	for _, p := range people {
+		if _, away := r.store.awayUntil(p.Sign, now); away && isNew {
+			continue
+		}
+		if r.turnOf(&e, p, now) {
 			r.push(wire.HintSubject(p.Connect), h)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,17 +104,20 @@ type store struct {
 	perRun         int // the most that may be open of a run
 	perProject     int
 	limits         func(project string) Limits
-	own            map[string]*flight // our own appends that follow has not seen, by operation id
-	most           int64              // bytes that the stream may take
-	full           int                // percent of them that are taken
-	report         storeReport        // see measureRoom
-	failed         time.Time          // when an append last failed for another reason than that someone was first
+	own            map[string]*flight   // our own appends that follow has not seen, by operation id
+	absent         map[string]*absences // by signing key
+	most           int64                // bytes that the stream may take
+	full           int                  // percent of them that are taken
+	report         storeReport          // see measureRoom
+	failed         time.Time            // when an append last failed for another reason than that someone was first
 	lag            func(context.Context) (uint64, error)
 	ready          chan struct{} // closed when the index has caught up
 	until          uint64        // the sequence to catch up with
 
 	// recorded is told each transition that this relay has appended; nil: nobody.
 	recorded func(before *lifecycle.Record, after lifecycle.Record, asked int64)
+	// turned is told whose absence another relay has recorded; nil: nobody.
+	turned func(sign string)
 	// clock is the time of the stream's leader, by which records are stamped.
 	clock func(context.Context) (time.Time, error)
 }
@@ -183,6 +187,7 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
 		questions: map[string]map[question]int{}, refreshed: map[string]time.Time{}, asked: map[string]map[string]time.Time{},
+		absent: map[string]*absences{},
 		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
 		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
 		clock: func(ctx context.Context) (time.Time, error) {
@@ -208,13 +213,21 @@ func (s *store) last(ctx context.Context, key string) (entry, error) {
 	if err != nil {
 		return entry{}, fmt.Errorf("%w: record %d: %w", errStore, m.Sequence, err)
 	}
-	e := entry{rec: rec, seq: m.Sequence, hash: lifecycle.Hash(m.Data)}
+	e := firstAsked(entry{rec: rec, seq: m.Sequence, hash: lifecycle.Hash(m.Data)})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.open[key]; known != nil {
 		e.accepts, e.asked = known.accepts, known.asked
 	}
 	return e, nil
+}
+
+// firstAsked is e with since when it waits, where its record is the first.
+func firstAsked(e entry) entry {
+	if e.rec.Event == lifecycle.EventAsked {
+		e.asked = e.rec.At
+	}
+	return e
 }
 
 // recent is the last record as the index has it, if it has it.
@@ -260,7 +273,10 @@ func (s *store) transition(ctx context.Context, key string, in lifecycle.Input) 
 		next = next.After(e.hash, operationID())
 		appended, err := s.append(ctx, requestPrefix+key, next, e.seq)
 		if err == nil {
-			appended.accepts, appended.asked = e.accepts, e.asked
+			appended.accepts = e.accepts
+			if appended.rec.Event != lifecycle.EventAsked { // whose time it is itself
+				appended.asked = e.asked
+			}
 			s.see(appended)
 			s.tell(prev, appended)
 			return appended, nil
@@ -348,7 +364,7 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 		return entry{}, err
 	}
 	// Where follow has seen it, an error was about the acknowledgement only.
-	return entry{rec: rec, seq: seen, hash: lifecycle.Hash(data)}, nil
+	return firstAsked(entry{rec: rec, seq: seen, hash: lifecycle.Hash(data)}), nil
 }
 
 // see puts a record into the index, unless a newer one is there.
@@ -541,7 +557,7 @@ func (s *store) know(key string, a *acceptable) {
 // follow keeps the index: all records since the longest wait ago, as they come.
 // It goes on until ctx ends, over failures of the store.
 func (s *store) follow(ctx context.Context, each func(entry)) {
-	next := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, FilterSubjects: []string{requestPrefix + "*"}}
+	next := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, FilterSubjects: []string{requestPrefix + "*", awayPrefix + "*"}}
 	since := s.now().Add(-wire.LongestWait - time.Hour)
 	next.OptStartTime = &since
 	s.caught(0)
@@ -592,6 +608,12 @@ func (s *store) followOnce(ctx context.Context, from *jetstream.OrderedConsumerC
 		}
 		if s.isOwn(m.Data(), meta.Sequence.Stream) {
 			// The append that made it puts it into the index.
+		} else if strings.HasPrefix(m.Subject(), awayPrefix) {
+			if n, err := lifecycle.DecodeNote(m.Data()); err != nil {
+				s.log.Error("a record cannot be read", "sequence", meta.Sequence.Stream, "error", err)
+			} else if s.seeAway(meta.Sequence.Stream, n) && s.turned != nil {
+				s.turned(n.Key)
+			}
 		} else if rec, err := lifecycle.Decode(m.Data()); err != nil {
 			// A record of another version, or a damaged one: it stays out of
 			// the lists, and whoever asks for it is told.

@@ -3,7 +3,11 @@ package broker
 // Tiers: who is asked about a request only after it has waited for some time.
 //
 // The rule it keeps: whose turn it is follows from the record and the file alone,
-// so that each relay says the same, before a restart and after it.
+// so that each relay says the same, before a restart and after it. So who is away
+// is passed over, as the record says, and who is merely not connected is not: a
+// relay that has just started sees nobody, and a lid that is closed for a moment
+// must not wake those who are to be asked last. And a turn that has come stays, or
+// who has just begun to answer would be told that there is nothing to answer.
 
 import (
 	"slices"
@@ -29,31 +33,66 @@ func (c *Config) enrolment(project string, d *desk) Responder {
 	return Responder{Connect: d.connect, Sign: d.sign, Name: d.name}
 }
 
-// turnOf says whether a responder is asked about a request by now. While the
-// request has an answer nobody new is asked, and who could see it before still
-// does, so as to hear what became of it.
-func (e *entry) turnOf(p Responder, now time.Time) bool {
-	if p.After == 0 {
-		return true
-	}
-	if e.asked == 0 {
-		return false // nothing says since when it waits: not until the first record is read
-	}
+// waited is from when on a request has waited, and until when for an answer. While
+// the request has an answer nobody new is asked, and who could see it before still
+// does, so as to hear what became of it. ok is false where nothing says since when
+// it waits: not until the first record is read.
+func (e *entry) waited(now time.Time) (from, to time.Time, ok bool) {
 	if e.rec.State != lifecycle.StatePending && e.rec.Answered != 0 {
 		now = time.UnixMilli(e.rec.Answered)
 	}
-	return now.Sub(time.UnixMilli(e.asked)) >= time.Duration(p.After)
+	return time.UnixMilli(e.asked), now, e.asked != 0
+}
+
+// due says whether a request has waited for as long as a responder is asked after.
+func (e *entry) due(p Responder, now time.Time) bool {
+	from, to, ok := e.waited(now)
+	return p.After == 0 || ok && to.Sub(from) >= time.Duration(p.After)
+}
+
+// turnOf says whether a responder is asked about a request by now: because it has
+// waited, or because of those who are asked before fewer could answer, at some time
+// since, than must agree. That would else be waited for in vain.
+func (r *Relay) turnOf(e *entry, p Responder, now time.Time) bool {
+	if e.due(p, now) {
+		return true
+	}
+	from, to, ok := e.waited(now)
+	if !ok || to.Before(from) {
+		return false
+	}
+	read := e.accepts == nil
+	answerers, err := e.answerers()
+	if err != nil {
+		return false // the store is damaged: nobody new is asked for that
+	}
+	if read {
+		r.store.know(e.rec.Key, answerers)
+	}
+	var earlier []Responder
+	for _, q := range r.rules.Load().config.enrolled(e.rec.Project) {
+		if q.After < p.After && answerers.takes(q.Sign) && !slices.Contains(e.rec.Shut, q.Sign) {
+			earlier = append(earlier, q)
+		}
+	}
+	return r.store.fewer(max(e.rec.Approvals, 1), earlier, from, to)
 }
 
 // escalate tells those whose turn has come since before, and the job, whose log
 // says so. Each relay does: a hint too many costs a read.
 func (r *Relay) escalate(before, now time.Time) {
+	if signs := r.store.turning(before, now); len(signs) > 0 {
+		r.turned(signs)
+	}
 	c := r.rules.Load().config
 	for _, e := range r.store.those(func(e *entry) bool { return e.rec.State == lifecycle.StatePending && c.tiered(e.rec.Project) }) {
 		came := false
 		for _, p := range c.enrolled(e.rec.Project) {
-			if p.After > 0 && e.turnOf(p, now) && !e.turnOf(p, before) {
+			if p.After > 0 && e.due(p, now) && !e.due(p, before) {
 				came = true
+				if _, away := r.store.awayUntil(p.Sign, now); away {
+					continue
+				}
 				r.push(wire.HintSubject(p.Connect), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
 			}
 		}

@@ -33,11 +33,11 @@ func TestWhoseTurnItIs(t *testing.T) {
 		{"answered, and asked again", lifecycle.StatePending, 0, 5 * time.Minute, 6 * time.Minute, true},
 	} {
 		e := &entry{asked: asked.UnixMilli(), rec: lifecycle.Record{State: c.state, Answered: c.answered}}
-		if got := e.turnOf(Responder{After: Duration(c.after)}, asked.Add(c.now)); got != c.want {
+		if got := e.due(Responder{After: Duration(c.after)}, asked.Add(c.now)); got != c.want {
 			t.Errorf("%s: %t", c.name, got)
 		}
 	}
-	if (&entry{rec: lifecycle.Record{State: lifecycle.StatePending}}).turnOf(Responder{After: 1}, asked) {
+	if (&entry{rec: lifecycle.Record{State: lifecycle.StatePending}}).due(Responder{After: 1}, asked) {
 		t.Error("nothing says since when it waits, and it is somebody's turn")
 	}
 }
