@@ -44,23 +44,37 @@ func (l *log) event(e ask.Event) {
 			l.line("connected to relay %s", e.Relay)
 		}
 	case ask.Accepted:
-		l.line("request accepted for project %s; %s; %s left", e.Project, onCall(e.OnCall, e.Ready, e.Enrolled), e.Left)
+		l.line("request accepted for project %s; %s; %s left", e.Project, onCall(e.OnCall, e.Ready, e.Enrolled)+alsoAway(e.Away), e.Left)
 		l.line("")
 		l.line("    match code:  %s", e.Match)
 		l.line("")
 		l.line("whoever answers sees the same code in the prompt; if it differs, it is not this job that asks")
 	case ask.OnCall:
-		if e.Ready == 0 {
-			l.line("nobody is on call (%d could be); waiting for one of them to start cfa-responder", e.Enrolled)
-		} else {
-			l.line("%s", onCall(e.OnCall, e.Ready, e.Enrolled))
+		start := "start cfa-responder"
+		if len(e.Away) > 0 {
+			start += ", or to be back"
+		}
+		switch {
+		case e.Ready == 0:
+			l.line("nobody is on call (%d could be)%s; waiting for one of them to %s", e.Enrolled, alsoAway(e.Away), start)
+		case e.Ready < e.Need:
+			l.line("warning: two people must agree, and %d of %d is on call%s%s; this waits for another to %s", e.Ready, e.Enrolled, named(e.OnCall), alsoAway(e.Away), start)
+		default:
+			l.line("%s%s", onCall(e.OnCall, e.Ready, e.Enrolled), alsoAway(e.Away))
 		}
 	case ask.Escalated:
 		who := strings.Join(e.Then, ", ")
 		if who == "" {
 			who = "others"
 		}
-		l.line("nobody has answered for %s; asking %s too", e.After, who)
+		switch {
+		case e.Early && len(e.Away) > 0:
+			l.line("%s; asking the next tier now: %s", away(e.Away), who)
+		case e.Early:
+			l.line("too few of those who are asked first can answer this request; asking the next tier now: %s", who)
+		default:
+			l.line("nobody has answered for %s; asking %s too", e.After, who)
+		}
 	case ask.Opened:
 		// Not that somebody looks at it: that nobody can know.
 		who := wire.SomeResponder
@@ -105,9 +119,33 @@ func againWords(e ask.NewAttempt) string {
 }
 
 func onCall(names []string, ready, enrolled int) string {
-	who := ""
-	if len(names) > 0 {
-		who = ": " + strings.Join(names, ", ")
+	return fmt.Sprintf("%d of %d responders on call%s", ready, enrolled, named(names))
+}
+
+func named(names []string) string {
+	if len(names) == 0 {
+		return ""
 	}
-	return fmt.Sprintf("%d of %d responders on call%s", ready, enrolled, who)
+	return ": " + strings.Join(names, ", ")
+}
+
+// away says who is, and until when: in UTC, like the times that a CI puts before a
+// log's lines, and with the day, because an absence can be one of days.
+func away(list []ask.Absent) string {
+	var all []string
+	for _, a := range list {
+		until := ""
+		if !a.Until.IsZero() {
+			until = a.Until.UTC().Format(" until 2 Jan 15:04 UTC")
+		}
+		all = append(all, a.Who+" is away"+until)
+	}
+	return strings.Join(all, ", ")
+}
+
+func alsoAway(list []ask.Absent) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return "; " + away(list)
 }

@@ -343,6 +343,33 @@ func TestTheLogClaimsNoHumanWhereOnlyAProgramActed(t *testing.T) {
 	}
 }
 
+func TestTheLogSaysWhoIsOnCallAndWhoIsAway(t *testing.T) {
+	t.Parallel()
+	until := time.Date(2026, 11, 25, 19, 0, 0, 0, time.FixedZone("CET", 3600))
+	ana := []ask.Absent{{Who: "Ana", Until: until}}
+	for _, c := range []struct {
+		e    ask.Event
+		want string
+	}{
+		{ask.Accepted{Project: "p", OnCall: []string{"Bob"}, Ready: 1, Enrolled: 2, Left: time.Minute, Away: ana},
+			"request accepted for project p; 1 of 2 responders on call: Bob; Ana is away until 25 Nov 18:00 UTC; 1m0s left"},
+		{ask.OnCall{Enrolled: 2, Need: 1}, "nobody is on call (2 could be); waiting for one of them to start cfa-responder"},
+		{ask.OnCall{Enrolled: 2, Need: 1, Away: ana}, "nobody is on call (2 could be); Ana is away until 25 Nov 18:00 UTC; waiting for one of them to start cfa-responder, or to be back"},
+		{ask.OnCall{OnCall: []string{"Bob"}, Ready: 1, Enrolled: 2, Need: 2, Away: []ask.Absent{{Who: wire.SomeResponder}}},
+			"warning: two people must agree, and 1 of 2 is on call: Bob; a responder is away; this waits for another to start cfa-responder, or to be back"},
+		{ask.OnCall{OnCall: []string{"Ana", "Bob"}, Ready: 2, Enrolled: 3, Need: 2}, "2 of 3 responders on call: Ana, Bob"},
+		{ask.Escalated{After: 5 * time.Minute, Then: []string{"Bob"}}, "nobody has answered for 5m0s; asking Bob too"},
+		{ask.Escalated{After: 5 * time.Minute, Then: []string{"Bob", "Cem"}, Early: true, Away: ana}, "Ana is away until 25 Nov 18:00 UTC; asking the next tier now: Bob, Cem"},
+		{ask.Escalated{After: 5 * time.Minute, Early: true}, "too few of those who are asked first can answer this request; asking the next tier now: others"},
+	} {
+		var b bytes.Buffer
+		(&log{w: &b}).event(c.e)
+		if first, _, _ := strings.Cut(b.String(), "\n"); first != "cfa: "+c.want {
+			t.Errorf("%+v:\n%s\nwant\n%s", c.e, first, c.want)
+		}
+	}
+}
+
 // A request of two people, one of a link, and one that nobody answered.
 func TestTheSummarySaysWhoAnsweredAndWhoOpened(t *testing.T) {
 	t.Parallel()

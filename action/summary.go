@@ -44,7 +44,7 @@ func (s *summary) event(e ask.Event, now time.Time) {
 	last, at := len(s.requests)-1, now.UTC().Format(" at 15:04:05 MST")
 	switch e := e.(type) {
 	case ask.Accepted:
-		s.requests = append(s.requests, requestSummary{project: e.Project, id: e.ID, match: e.Match, onCall: onCall(e.OnCall, e.Ready, e.Enrolled)})
+		s.requests = append(s.requests, requestSummary{project: e.Project, id: e.ID, match: e.Match, onCall: onCall(e.OnCall, e.Ready, e.Enrolled) + alsoAway(e.Away)})
 	case ask.Opened:
 		if last >= 0 && e.Who != "" && e.Who != wire.SomeResponder {
 			s.requests[last].opened = append(s.requests[last].opened, markdown(e.Who)+at)

@@ -974,7 +974,7 @@ func TestALaterTierIsToldOnce(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(time.Second)
 		}
-		if n := g.told.count("Escalated {After:5m0s Then:[Bob<U+000A>]}"); n != 1 {
+		if n := g.told.count("Escalated {After:5m0s Then:[Bob<U+000A>] Early:false Away:[]}"); n != 1 {
 			t.Errorf("told %d times: %+v", n, g.told.all())
 		}
 		// Whatever a relay says: no time is longer than any request waits.
@@ -983,6 +983,81 @@ func TestALaterTierIsToldOnce(t *testing.T) {
 		time.Sleep(time.Second)
 		if g.told.count("Escalated {After:6h0m0s") != 1 {
 			t.Errorf("told %+v", g.told.all())
+		}
+		w.waiting(t)
+	})
+}
+
+func TestTheReaderLearnsWhoIsAway(t *testing.T) {
+	t.Parallel()
+	play(t, nil, func(t *testing.T, g *stage) {
+		until := time.Now().Add(time.Hour).Truncate(time.Second)
+		away := []wire.Absent{{Name: "Ali\u202ece", Until: until.Unix()}}
+		g.state.Away, g.state.OnCall, g.state.Ready, g.state.After, g.state.Then, g.state.Skipped = away, []string{"Bob"}, 1, 300, []string{"Bob"}, true
+		w := g.awaits(t.Context())
+		shown := fmt.Sprintf("Away:[{Who:Ali<U+202E>ce Until:%s}]", until)
+		for _, want := range []string{"Enrolled:3 Left:", shown, "Escalated {After:5m0s Then:[Bob] Early:true " + shown + "}"} {
+			if !g.told.has(want) {
+				t.Errorf("%q not told: %+v", want, g.told.all())
+			}
+		}
+		if g.told.has("OnCall {OnCall:[Bob]") {
+			t.Errorf("told twice: %+v", g.told.all())
+		}
+		settle := func(change func(*wire.State)) {
+			g.set(change)
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		settle(func(*wire.State) {}) // nothing new is nothing to tell
+		if n := g.told.count("OnCall {"); n != 0 {
+			t.Errorf("told %d times: %+v", n, g.told.all())
+		}
+		settle(func(st *wire.State) {
+			st.Away = append(st.Away, wire.Absent{Until: until.Unix()})
+			st.OnCall, st.Ready = nil, 0
+		})
+		settle(func(st *wire.State) { st.Away = nil; st.OnCall, st.Ready = []string{"Ali\u202ece", "Bob"}, 2 })
+		for _, want := range []string{"OnCall {OnCall:[] Ready:0 Enrolled:3 Need:1 Away:[{Who:Ali", "{Who:" + wire.SomeResponder + " Until:", "OnCall {OnCall:[Ali<U+202E>ce Bob] Ready:2 Enrolled:3 Need:1 Away:[]}"} {
+			if g.told.count(want) != 1 {
+				t.Errorf("%q told %d times: %+v", want, g.told.count(want), g.told.all())
+			}
+		}
+		// Of a relay's nonsense no time is made.
+		for _, bad := range []int64{0, -1, 1<<63 - 1, until.Add(wire.LongestAway + 2*time.Hour).Unix()} {
+			settle(func(st *wire.State) { st.Away = []wire.Absent{{Name: fmt.Sprint("at ", bad), Until: bad}} })
+			if want := fmt.Sprintf("{Who:at %d Until:0001-01-01 00:00:00 +0000 UTC}", bad); !g.told.has(want) {
+				t.Errorf("%q not told: %+v", want, g.told.all())
+			}
+		}
+		w.waiting(t)
+	})
+}
+
+func TestTooFewForTwoPeopleIsSaidAgainWhenItChanges(t *testing.T) {
+	t.Parallel()
+	alice, bob := newPerson(t), newPerson(t)
+	play(t, func(c *Config) { c.Approvals, c.Responders = 2, []string{alice.key, bob.key} }, func(t *testing.T, g *stage) {
+		g.state.OnCall, g.state.Ready, g.state.Enrolled = []string{"Alice", "Bob"}, 2, 2
+		w := g.awaits(t.Context())
+		if g.told.has("OnCall {") {
+			t.Errorf("told %+v", g.told.all())
+		}
+		for _, c := range []struct {
+			on   []string
+			want string
+		}{
+			{[]string{"Bob"}, "OnCall {OnCall:[Bob] Ready:1 Enrolled:2 Need:2 "},
+			{nil, "OnCall {OnCall:[] Ready:0 Enrolled:2 Need:2 "},
+			{[]string{"Alice"}, "OnCall {OnCall:[Alice] Ready:1 Enrolled:2 Need:2 "},
+			{[]string{"Alice", "Bob"}, "OnCall {OnCall:[Alice Bob] Ready:2 Enrolled:2 Need:2 "},
+		} {
+			g.set(func(st *wire.State) { st.OnCall, st.Ready = c.on, len(c.on) })
+			synctest.Wait()
+			time.Sleep(time.Second)
+			if g.told.count(c.want) != 1 {
+				t.Errorf("%q: %+v", c.want, g.told.all())
+			}
 		}
 		w.waiting(t)
 	})
@@ -1266,7 +1341,7 @@ func TestTheReaderLearnsWhoIsThere(t *testing.T) {
 	play(t, nil, func(t *testing.T, g *stage) {
 		g.state.OnCall, g.state.Ready = nil, 0
 		g.awaits(t.Context())
-		if !g.told.has("no responders are pinned") || !g.told.has("OnCall {OnCall:[] Ready:0 Enrolled:3}") {
+		if !g.told.has("no responders are pinned") || !g.told.has("OnCall {OnCall:[] Ready:0 Enrolled:3 Need:1 Away:[]}") {
 			t.Errorf("told %+v", g.told.all())
 		}
 		g.set(func(st *wire.State) { st.OnCall, st.Ready = []string{"Ali\u202ece"}, 1 })
@@ -1472,7 +1547,7 @@ func TestTwoPeopleMustBeTwoKeys(t *testing.T) {
 	play(t, func(c *Config) { c.Approvals, c.Responders = 2, []string{alice.key, bob.key} }, func(t *testing.T, g *stage) {
 		g.state.Ready, g.state.Enrolled = 1, 2
 		w := g.awaits(t.Context())
-		if !g.told.has("two people must agree, and 1 of 2 is on call") {
+		if !g.told.has("OnCall {OnCall:[Alice Bob] Ready:1 Enrolled:2 Need:2 ") {
 			t.Errorf("told %+v", g.told.all())
 		}
 		// A code that comes before anybody has agreed, from whomever.

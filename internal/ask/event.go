@@ -31,12 +31,22 @@ type Accepted struct {
 	Ready    int      // how many responders are connected
 	Enrolled int      // how many could answer
 	Left     time.Duration
+	Away     []Absent // who could answer, and is not to be asked
 }
 
-// OnCall says that the first responder has connected, or the last one left.
+// Absent is a responder that is away.
+type Absent struct {
+	Who   string    // [wire.SomeResponder] where the relay hides names
+	Until time.Time // zero: the relay's word for it is none
+}
+
+// OnCall says that so many are on call as the request needs, or no longer, or that
+// an absence has begun or ended.
 type OnCall struct {
 	OnCall          []string
 	Ready, Enrolled int
+	Need            int // people who must still answer
+	Away            []Absent
 }
 
 // Escalated says that nobody has answered for some time, and that others are
@@ -44,6 +54,9 @@ type OnCall struct {
 type Escalated struct {
 	After time.Duration
 	Then  []string // names; empty where the relay hides them
+	// Early: before that time, because too few of those before them can answer.
+	Early bool
+	Away  []Absent
 }
 
 // Opened says that a responder shows the prompt. It does so by itself when the

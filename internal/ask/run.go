@@ -67,13 +67,14 @@ type progress struct {
 	openings map[string]*opening
 	ready    chan ready
 
-	rev    uint64
-	state  string // the last that the relay told
-	told   error  // the relay says that it is over, and how
-	seen   map[string]bool
-	onDuty bool // somebody is on call, as last told
-	drops  int
-	news   int // how often the relay changed what is so, as told
+	rev   uint64
+	state string // the last that the relay told
+	told  error  // the relay says that it is over, and how
+	seen  map[string]bool
+	level int    // how many are on call of those that it needs, as last told
+	away  string // who is away, as last told
+	drops int
+	news  int // how often the relay changed what is so, as told
 }
 
 // run is the session's goroutine.
@@ -380,21 +381,18 @@ func (s *Session) accept(state *wire.State) {
 		return
 	}
 	s.limit(state.Deadline)
-	s.onDuty, s.state = state.Ready > 0, state.State
+	s.level, s.away, s.state = s.levelOf(state), fmt.Sprint(state.Away), state.State
 	// Not before: it costs 16 ms, and nobody is to compare a code of a request
 	// that no human will see.
 	s.tell(Accepted{
 		Project: s.cfg.Project, ID: s.id, Match: seal.Match(s.digest),
-		OnCall: names(state.OnCall), Ready: state.Ready, Enrolled: state.Enrolled, Left: s.left(),
+		OnCall: names(state.OnCall), Ready: state.Ready, Enrolled: state.Enrolled, Left: s.left(), Away: absent(state.Away),
 	})
 	if len(s.cfg.Responders) == 0 {
 		s.tell(Warning{"no responders are pinned: any key that the relay accepts can answer"})
 	}
-	switch {
-	case !s.onDuty:
-		s.tell(OnCall{Enrolled: state.Enrolled})
-	case s.cfg.Approvals > state.Ready:
-		s.tell(Warning{fmt.Sprintf("two people must agree, and 1 of %d is on call; this waits for another to start cfa-responder", state.Enrolled)})
+	if s.level < s.need() {
+		s.tell(s.onCall(state))
 	}
 	s.learn(state)
 }
@@ -610,3 +608,31 @@ func names(from []string) []string {
 }
 
 const maxNames = 12
+
+// absent is who is away, by the relay's word.
+func absent(from []wire.Absent) []Absent {
+	var out []Absent
+	for _, a := range from[:min(len(from), maxNames)] {
+		who := wire.Clean(a.Name, 64)
+		if who == "" {
+			who = wire.SomeResponder
+		}
+		b := Absent{Who: who}
+		// No absence that a responder can announce is longer.
+		if until := time.Unix(a.Until, 0); a.Until > 0 && a.Until < 1<<40 && time.Until(until) <= wire.LongestAway+time.Hour {
+			b.Until = until
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// need is how many people must still answer.
+func (s *Session) need() int { return max(1, s.cfg.Approvals-len(s.spent)) }
+
+// levelOf is how many of them are on call: more make no difference.
+func (s *Session) levelOf(st *wire.State) int { return min(max(st.Ready, 0), s.need()) }
+
+func (s *Session) onCall(st *wire.State) OnCall {
+	return OnCall{OnCall: names(st.OnCall), Ready: st.Ready, Enrolled: st.Enrolled, Need: s.need(), Away: absent(st.Away)}
+}

@@ -112,19 +112,19 @@ func (s *Session) present(st *wire.State) {
 		}
 		return
 	}
+	if level, away := s.levelOf(st), fmt.Sprint(st.Away); level != s.level || away != s.away {
+		s.level, s.away = level, away
+		s.report(s.onCall(st))
+	}
 	if after := time.Duration(min(max(st.After, 0), int64(wire.LongestWait/time.Second))) * time.Second; after > s.after {
 		s.after = after
-		s.report(Escalated{After: after, Then: names(st.Then)})
+		s.report(Escalated{After: after, Then: names(st.Then), Early: st.Skipped, Away: absent(st.Away)})
 	}
 	for _, who := range st.Opened[:min(len(st.Opened), maxNames)] {
 		who = wire.Clean(who, 64)
 		if s.first("opened " + who) {
 			s.report(Opened{Who: who})
 		}
-	}
-	if on := st.Ready > 0; on != s.onDuty {
-		s.onDuty = on
-		s.report(OnCall{OnCall: names(st.OnCall), Ready: st.Ready, Enrolled: st.Enrolled})
 	}
 }
 
