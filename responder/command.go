@@ -42,6 +42,9 @@ type running struct {
 	stop    context.CancelFunc
 }
 
+// Discreet is answer.Discreet's.
+func (m *commandMode) Discreet() {}
+
 // Ask is answer.Asker's.
 func (m *commandMode) Ask(ctx context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	type result struct {
@@ -63,11 +66,18 @@ func (m *commandMode) Ask(ctx context.Context, news <-chan answer.News, desk ans
 			if !ok {
 				return nil
 			}
+			if n.Away != nil {
+				m.tell.absence(*n.Away)
+				continue
+			}
 			if n.Prompt == nil {
 				m.tell.say(0, "note", n.Notice)
 				continue
 			}
 			p := *n.Prompt
+			if p.Quiet { // whoever is away has their command do nothing either
+				continue
+			}
 			if m.tell.news(p) {
 				desk.Open(p.ID)
 			}

@@ -40,11 +40,12 @@ const (
 // wish is one line of a client.
 type wish struct {
 	ID     int              `json:"id"`
-	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, follow, decline, status
+	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, follow, decline, away, status
 	Prompt string           `json:"prompt,omitempty"`
 	Answer *answer.Answer   `json:"answer,omitempty"`
 	All    *answer.Together `json:"all,omitempty"`
 	Reason string           `json:"reason,omitempty"`
+	Until  time.Time        `json:"until,omitzero"`
 }
 
 // told is one line of the server.
@@ -58,8 +59,9 @@ type told struct {
 	Past   []answer.Past   `json:"past,omitempty"`
 	Status *state          `json:"status,omitempty"`
 
-	Prompt *answer.Prompt `json:"news,omitempty"`
-	Notice string         `json:"notice,omitempty"`
+	Prompt *answer.Prompt  `json:"news,omitempty"`
+	Away   *answer.Absence `json:"away,omitempty"`
+	Notice string          `json:"notice,omitempty"`
 }
 
 type leftOut struct {
@@ -76,6 +78,7 @@ type state struct {
 	Ways    []string      `json:"ways"`
 	Relays  []answer.Line `json:"relays"`
 	Waiting int           `json:"waiting"`
+	Away    time.Time     `json:"away,omitzero"` // until when the human is
 }
 
 // errorKinds are the errors that mean something to a way to ask, by their names on
@@ -84,7 +87,7 @@ var errorKinds = []struct {
 	name string
 	err  error
 }{
-	{"code", answer.ErrCode}, {"match", answer.ErrMatch}, {"one-each", answer.ErrOneEach}, {"not-answerable", answer.ErrNotAnswerable},
+	{"code", answer.ErrCode}, {"match", answer.ErrMatch}, {"one-each", answer.ErrOneEach}, {"not-answerable", answer.ErrNotAnswerable}, {"until", answer.ErrUntil},
 }
 
 func kindOf(err error) string {
@@ -179,6 +182,9 @@ func private(dir string) error {
 	return nil
 }
 
+// Discreet is answer.Discreet's.
+func (c *control) Discreet() {}
+
 // Ask is answer.Asker's.
 func (c *control) Ask(ctx context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	serving, stop := context.WithCancel(ctx)
@@ -242,7 +248,7 @@ func (c *control) serve(ctx context.Context, conn net.Conn) {
 			say(told{ID: w.ID})
 			go func() {
 				for n := range news {
-					say(told{Prompt: n.Prompt, Notice: n.Notice})
+					say(told{Prompt: n.Prompt, Away: n.Away, Notice: n.Notice})
 				}
 				stop() // the program ends, or the client has gone
 			}()
@@ -263,7 +269,7 @@ func (c *control) grant(ctx context.Context, desk answer.Decisions, w wish) told
 		t.Past = c.lobby.Past()
 	case w.Do == "status":
 		s := c.state()
-		s.Waiting = len(c.lobby.Waiting())
+		s.Waiting, s.Away = len(c.lobby.Waiting()), c.lobby.Away().Until
 		t.Status = &s
 	case w.Do == "open":
 		desk.Open(w.Prompt)
@@ -277,6 +283,8 @@ func (c *control) grant(ctx context.Context, desk answer.Decisions, w wish) told
 		}
 	case w.Do == "follow" && w.Answer != nil:
 		t.Link, err = desk.Follow(ctx, *w.Answer)
+	case w.Do == "away":
+		err = desk.Away(ctx, w.Until)
 	case w.Do == "decline":
 		err = desk.Decline(ctx, w.Prompt, w.Reason)
 	default:
@@ -333,7 +341,7 @@ func (a *attached) read() {
 			return
 		}
 		if t.ID == 0 {
-			a.news.Tell(answer.News{Prompt: t.Prompt, Notice: t.Notice})
+			a.news.Tell(answer.News{Prompt: t.Prompt, Away: t.Away, Notice: t.Notice})
 			continue
 		}
 		a.mu.Lock()
@@ -429,6 +437,12 @@ func (a *attached) Follow(ctx context.Context, d answer.Answer) (string, error) 
 // Decline is answer.Decisions'.
 func (a *attached) Decline(ctx context.Context, id, reason string) error {
 	_, err := a.ask(ctx, wish{Do: "decline", Prompt: id, Reason: reason})
+	return err
+}
+
+// Away is answer.Decisions'.
+func (a *attached) Away(ctx context.Context, until time.Time) error {
+	_, err := a.ask(ctx, wish{Do: "away", Until: until})
 	return err
 }
 

@@ -56,6 +56,7 @@ type lineMode struct {
 	desk    answer.Decisions
 	prompts map[string]answer.Prompt // that are not over
 	entry   *entry                   // what the next line is for; nil: a command
+	away    time.Time                // until when; zero: the human is here
 	leaving bool
 }
 
@@ -88,6 +89,9 @@ func newLineMode(s surface, plain bool) *lineMode {
 	return &lineMode{surface: s, tell: teller{write: s.write, plain: plain, now: time.Now}, prompts: map[string]answer.Prompt{}}
 }
 
+// Discreet is answer.Discreet's.
+func (m *lineMode) Discreet() {}
+
 // Ask is answer.Asker's.
 func (m *lineMode) Ask(_ context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	defer m.surface.close()
@@ -100,6 +104,9 @@ func (m *lineMode) Ask(_ context.Context, news <-chan answer.News, desk answer.D
 			switch {
 			case !ok:
 				return nil
+			case n.Away != nil:
+				m.away = n.Away.Until
+				m.tell.absence(*n.Away)
 			case n.Prompt == nil:
 				m.tell.say(0, "note", n.Notice)
 			default:
@@ -138,6 +145,14 @@ func (m *lineMode) leave() {
 }
 
 func (m *lineMode) news(p answer.Prompt) {
+	if _, told := m.tell.told[p.ID]; p.Quiet && !told {
+		// The human is away: it is in the list, and makes no noise.
+		m.prompts[p.ID] = p
+		if p.Phase == answer.Over {
+			delete(m.prompts, p.ID)
+		}
+		return
+	}
 	if m.tell.news(p) {
 		// It is before a human's eyes now.
 		m.desk.Open(p.ID)
@@ -312,6 +327,7 @@ var (
 	declineCommand = regexp.MustCompile(`^(?:d|decline)\s*#?([0-9]+)(?:\s+(.*))?$`)
 	followCommand  = regexp.MustCompile(`^(?:o|open)\s*#?([0-9]+)$`)
 	detailsCommand = regexp.MustCompile(`^(?:i|info|details)\s*#?([0-9]+)$`)
+	awayCommand    = regexp.MustCompile(`^away(?:\s+(?:until\s+)?(.*))?$`)
 	verifyCommand  = regexp.MustCompile(`^(?:v|verify)\s*#?([0-9]+)$`)
 )
 
@@ -323,6 +339,7 @@ o1         open its link
 i1         show what its job adds, such as how its files differ from the last release's
 v1         have the job of #1 prove itself again; a link is made anew with that
 list       list what waits
+away 18:00 do not disturb me until then, or for 2h, 3d, until 2026-12-01; back ends it
 quit       end, after what is on its way has arrived
 `
 
@@ -375,8 +392,18 @@ func (m *lineMode) command(l typed) {
 		}
 		return
 	}
+	if s := awayCommand.FindStringSubmatch(line); s != nil {
+		m.goAway(s[1])
+		return
+	}
 	switch strings.ToLower(line) {
 	case "":
+	case "back":
+		if err := m.desk.Away(context.Background(), time.Time{}); err != nil {
+			m.tell.say(0, "away", plain(err))
+		} else if m.away.IsZero() {
+			m.tell.say(0, "away", "you are not")
+		}
 	case "l", "ls", "list":
 		m.list()
 	case "h", "?", "help":
@@ -385,6 +412,26 @@ func (m *lineMode) command(l typed) {
 		m.leave()
 	default:
 		m.tell.say(0, "note", "that is no command; help lists them. A code is asked for, unseen, once you have typed its prompt's number")
+	}
+}
+
+// goAway tells the relay; what is said is told when the relay has it.
+func (m *lineMode) goAway(until string) {
+	now := m.tell.now()
+	if until == "" {
+		said := "you are not; away 18:00, away 2h or away 2026-12-01 says until when you are not to be asked"
+		if !m.away.IsZero() {
+			said = untilWords(m.away, now)
+		}
+		m.tell.say(0, "away", said)
+		return
+	}
+	t, err := parseUntil(until, now)
+	if err == nil {
+		err = m.desk.Away(context.Background(), t)
+	}
+	if err != nil {
+		m.tell.say(0, "away", "not said: "+plain(err))
 	}
 }
 
@@ -401,6 +448,11 @@ func (m *lineMode) find(number string) (answer.Prompt, bool) {
 }
 
 func (m *lineMode) open(p answer.Prompt) {
+	if p.Quiet {
+		m.desk.Open(p.ID)
+		m.tell.say(p.Number, "note", "it came while you are away and was not opened; its job is asked to prove itself now")
+		return
+	}
 	if p.Phase != answer.Asking {
 		m.tell.say(p.Number, "not answerable", p.Why)
 		return
@@ -451,6 +503,9 @@ func (m *lineMode) openLink(p answer.Prompt) {
 }
 
 func (m *lineMode) list() {
+	if !m.away.IsZero() {
+		m.tell.say(0, "away", untilWords(m.away, m.tell.now())+"; back ends it")
+	}
 	if len(m.prompts) == 0 {
 		m.tell.say(0, "note", "nothing waits")
 	}

@@ -21,11 +21,7 @@ import (
 )
 
 type listenCmd struct {
-	Relay     string `help:"The relay: tls://HOST:PORT or wss://HOST. Default: the background program's, if it runs, or those of responder.yaml." or:"CFA_RELAY" placeholder:"URL"`
-	RelayName string `help:"The relay's name, if it is not the URL's host." or:"CFA_RELAY_NAME" placeholder:"NAME"`
-	TLSName   string `name:"tls-name" help:"The name in the relay's certificate, if it is not the relay's name." or:"CFA_TLS_NAME" placeholder:"NAME"`
-	CAFile    string `name:"ca-file" help:"Certificates to trust instead of the system's, in PEM." or:"CFA_CA_FILE" type:"path" placeholder:"FILE"`
-	place     `embed:""`
+	relayFlags `embed:""`
 
 	ConnectWithin time.Duration `help:"How long the relay is tried for at the start; 0: for ever. A connection that was lost is sought for ever. Default: 30s." default:"30s" placeholder:"TIME"`
 
@@ -83,25 +79,6 @@ func (c *listenCmd) Run(ctx context.Context, std stdio, env environ) error {
 	default:
 		return err
 	}
-}
-
-// relays are the one that is named, or those of responder.yaml.
-func (c *listenCmd) relays(env environ) ([]*dial.Relay, error) {
-	if c.Relay == "" {
-		set, path, err := c.settings(env)
-		if err != nil {
-			return nil, err
-		}
-		if len(set.Relays) == 0 {
-			return nil, usage("missing: --relay=URL (CFA_RELAY), or `relays` in %s; see cfa-responder listen --help", path)
-		}
-		return set.relays(env, path)
-	}
-	relay, err := dial.Parse(dial.Target{URL: c.Relay, Name: c.RelayName, TLSName: c.TLSName, CAFile: c.CAFile, Getenv: env.get})
-	if err != nil {
-		return nil, usage("%w", err)
-	}
-	return []*dial.Relay{relay}, nil
 }
 
 // attached asks at this terminal for the background program.

@@ -81,6 +81,8 @@ type cli struct {
 	Answer  answerCmd  `cmd:"" help:"Answer one prompt of the background program."`
 	Decline declineCmd `cmd:"" help:"Decline one prompt of the background program."`
 	Status  statusCmd  `cmd:"" help:"What the background program does."`
+	Away    awayCmd    `cmd:"" help:"Say until when you are not to be asked, or with no time, whether you are away."`
+	Back    backCmd    `cmd:"" help:"Say that you are back."`
 	Keygen  keygenCmd  `cmd:"" help:"Make this responder's two keys."`
 	Keys    keysCmd    `cmd:"" help:"Print the public keys, as lines for the relay's configuration."`
 	Pins    pinsCmd    `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`

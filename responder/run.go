@@ -134,10 +134,17 @@ func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
 // from. No prompt is in it: who may read a log need not know what asks.
 type journal struct{ std stdio }
 
+// Discreet is answer.Discreet's.
+func (j journal) Discreet() {}
+
 // Ask is answer.Asker's.
 func (j journal) Ask(_ context.Context, news <-chan answer.News, _ answer.Decisions) error {
 	for n := range news {
-		if n.Prompt == nil {
+		switch {
+		case n.Away != nil:
+			tell := teller{write: func(s string) { fmt.Fprint(j.std.err, harmless(s)) }, plain: true, mute: true, now: time.Now}
+			tell.absence(*n.Away)
+		case n.Prompt == nil:
 			fmt.Fprintln(j.std.err, harmless(n.Notice))
 		}
 	}

@@ -45,6 +45,9 @@ type screen struct {
 	past func() []answer.Past
 }
 
+// Discreet is answer.Discreet's.
+func (s *screen) Discreet() {}
+
 // Ask is answer.Asker's.
 func (s *screen) Ask(ctx context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	defer s.dev.Close()
@@ -105,6 +108,7 @@ type sheet struct {
 	field   *field
 	leaving bool
 	givenUp bool
+	away    time.Time // until when; zero: the human is here
 }
 
 type page int
@@ -164,12 +168,20 @@ func (m *sheet) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 func (m *sheet) news(n answer.News) {
+	if n.Away != nil {
+		m.away = n.Away.Until
+		m.notice = "you are back; what waits is opened"
+		if !m.away.IsZero() {
+			m.notice = "you are away " + untilWords(m.away, m.now()) + "; b ends it"
+		}
+		return
+	}
 	if n.Prompt == nil {
 		m.notice = n.Notice
 		return
 	}
 	p := *n.Prompt
-	_, seen := m.prompts[p.ID]
+	before, seen := m.prompts[p.ID]
 	past, ended := m.known.Tell(p)
 	if ended {
 		if seen {
@@ -187,7 +199,7 @@ func (m *sheet) news(n answer.News) {
 		}
 	} else {
 		m.prompts[p.ID] = p
-		if !seen {
+		if (!seen || before.Quiet) && !p.Quiet {
 			m.desk.Open(p.ID) // it is in the list, before a human's eyes
 		}
 		if m.chosen == "" {
@@ -271,6 +283,17 @@ func (m *sheet) key(k tea.KeyPressMsg) tea.Cmd {
 	case "h":
 		m.page, m.scroll = pagePast, 0
 		return nil
+	case "b":
+		if m.away.IsZero() {
+			m.notice = "you are not away; cfa-responder away --until 18:00 says until when you are"
+			return nil
+		}
+		return func() tea.Msg {
+			if err := m.desk.Away(context.Background(), time.Time{}); err != nil {
+				return answer.News{Notice: firstLine(plain(err))}
+			}
+			return nil
+		}
 	case "?":
 		m.page, m.scroll = pageHelp, 0
 		return nil
@@ -316,6 +339,10 @@ func (m *sheet) choose(list []answer.Prompt, i int) {
 func (m *sheet) begin(p answer.Prompt) tea.Cmd {
 	f := &field{kind: enterCode, id: p.ID, number: p.Number, attempt: p.Attempt}
 	switch {
+	case p.Quiet:
+		m.desk.Open(p.ID)
+		m.notice = fmt.Sprintf("#%d came while you are away and was not opened; its job is asked to prove itself now", p.Number)
+		return nil
 	case !p.Answerable:
 		m.notice = fmt.Sprintf("#%d cannot be answered: %s", p.Number, firstLine(p.Why))
 		return nil
@@ -542,6 +569,9 @@ func (m *sheet) paint() []string {
 	var head, body, foot []string
 	list := m.list()
 	title := fmt.Sprintf(" cfa-responder   %d waiting", len(list))
+	if !m.away.IsZero() {
+		title += "   away " + untilWords(m.away, m.now())
+	}
 	head = append(head, m.line(reverse, title+strings.Repeat(" ", max(0, m.width-len(title)))))
 	foot = m.question()
 	if m.notice != "" {
@@ -708,6 +738,7 @@ func (m *sheet) question() (out []string) {
 const screenHelp = `Enter   answer the chosen prompt: its match code where it demands one, then the code, which is shown as dots
 a       answer everything that its run asks for with one code
 d       decline it; a reason is asked for
+b       you are back, after cfa-responder away; what came meanwhile waits unopened until then
 v       have its job prove itself again; a link is made anew with that
 PgDn    more of its facts
 h       what is over

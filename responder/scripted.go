@@ -39,6 +39,9 @@ func (c *listCmd) Run(ctx context.Context, std stdio, env environ) error {
 	if c.JSON {
 		return asJSON(std.out, append([]answer.Prompt{}, t.List...))
 	}
+	if s, err := c.once(ctx, env, wish{Do: "status"}); err == nil && s.Status != nil && !s.Status.Away.IsZero() {
+		fmt.Fprintf(std.out, "you are away %s; cfa-responder back ends it\n", untilWords(s.Status.Away, time.Now()))
+	}
 	if len(t.List) == 0 {
 		_, err := io.WriteString(std.out, "nothing waits\n")
 		return err
@@ -72,6 +75,9 @@ func (c *statusCmd) Run(ctx context.Context, std stdio, env environ) error {
 		asks = "nothing rings; cfa-responder list shows what waits"
 	}
 	fmt.Fprintf(std.out, "running   %s, process %d, since %s\nasks by   %s\nwaiting   %d\n", s.Version, s.PID, s.Since.Local().Format("2006-01-02 15:04:05"), asks, s.Waiting)
+	if !s.Away.IsZero() {
+		fmt.Fprintf(std.out, "away      %s\n", untilWords(s.Away, time.Now()))
+	}
 	for _, l := range s.Relays {
 		how := "connected since "
 		if !l.Connected {

@@ -56,6 +56,15 @@ type telling struct {
 	typeMatch bool
 }
 
+// absence says that the human is away, or is back.
+func (t *teller) absence(a answer.Absence) {
+	if a.Until.IsZero() {
+		t.say(0, "away", "no longer; what waits is shown, and new requests are brought to you")
+		return
+	}
+	t.say(0, "away", untilWords(a.Until, t.now())+"; new requests are not brought to you until then. list shows what waits, back ends it")
+}
+
 // say writes one statement about a prompt, or about nothing if number is 0.
 func (t *teller) say(number int, label, text string) {
 	about := ""

@@ -49,11 +49,20 @@ type Asker interface {
 	Ask(ctx context.Context, news <-chan News, desk Decisions) error
 }
 
+// Discreet is an [Asker] that can know of what comes while its human is away
+// without disturbing them: it is told of it ([Prompt].Quiet), and of absences. Any
+// other hears nothing of either until the human is back.
+type Discreet interface {
+	Asker
+	Discreet()
+}
+
 // News is what an asker is told: a prompt's newest snapshot, or a notice.
 // Snapshots in between may be left out when an asker is slow.
 type News struct {
-	Prompt *Prompt // new, changed or over
-	Notice string  // something a person should know; safe to show
+	Prompt *Prompt  // new, changed or over
+	Away   *Absence // the human is away, or is back
+	Notice string   // something a person should know; safe to show
 }
 
 // Decisions is what an asker can do. All of it may be called at any time from
@@ -81,6 +90,10 @@ type Decisions interface {
 	// Decline says no. It is final for the request, and may also be said to
 	// what is not verified.
 	Decline(ctx context.Context, id, reason string) error
+	// Away says to the relay that this human is away until then, or with the zero
+	// time, back. nil means that it is signed and on its way; News says when the
+	// relay has it, or why not. ErrUntil is a human's typing error.
+	Away(ctx context.Context, until time.Time) error
 	// Quit ends the desk, after what is on its way has arrived.
 	Quit()
 }
@@ -186,6 +199,10 @@ type Prompt struct {
 	// Note says what became of this responder's last answer; empty while it is
 	// not known, and before there is one.
 	Note string `json:"note,omitempty"`
+
+	// Quiet: it came while the human is away, and is not to be brought before them.
+	// Open, which a human asks for by hand, ends that, and so does their return.
+	Quiet bool `json:"quiet,omitempty"`
 
 	Relay   string `json:"relay,omitempty"`   // the relay that passed it on
 	Project string `json:"project,omitempty"` // as whose request the relay passes it on
@@ -330,6 +347,12 @@ type Desk struct {
 	unanswered int
 	ill        map[string]bool // requests that were complained about
 	crowded    bool            // more is open than can be shown, and that was said
+
+	away     wire.Away // the newest word of this responder that is known; zero: none
+	isAway   bool
+	toldAway time.Time // the end of the absence that askers know of
+	saying   *saying   // nil: nothing is on its way
+	saidAt   time.Time // when the relay last took a word
 
 	prompts map[string]*prompt
 	number  int

@@ -28,7 +28,10 @@ type Courier struct {
 	newest  map[string]Prompt
 	told    map[string]bool // prompts that were handed over and were not over
 	notices []string
+	absent  *Absence // not handed over yet
 	closed  bool
+
+	blunt bool // for who is not [Discreet]
 }
 
 // NewCourier makes one. It hands out nothing until it is told to with [Courier.News].
@@ -36,11 +39,22 @@ func NewCourier() *Courier {
 	return &Courier{out: make(chan News), wake: make(chan struct{}, 1), newest: map[string]Prompt{}, told: map[string]bool{}}
 }
 
+// courierFor makes one for an asker.
+func courierFor(a Asker) *Courier {
+	c := NewCourier()
+	_, discreet := a.(Discreet)
+	c.blunt = !discreet
+	return c
+}
+
 // Tell gives it one more piece of news. It never blocks.
 func (c *Courier) Tell(n News) {
-	if n.Prompt == nil {
+	switch {
+	case n.Away != nil:
+		c.absence(*n.Away)
+	case n.Prompt == nil:
 		c.notice(n.Notice)
-	} else {
+	default:
 		c.prompt(*n.Prompt)
 	}
 }
@@ -56,6 +70,9 @@ func (c *Courier) News(ctx context.Context) <-chan News {
 func (c *Courier) Close() { c.close() }
 
 func (c *Courier) prompt(p Prompt) {
+	if c.blunt && p.Quiet {
+		return
+	}
 	c.mu.Lock()
 	if !slices.Contains(c.order, p.ID) {
 		if len(c.order) >= maxQueue {
@@ -87,6 +104,16 @@ func (c *Courier) notice(text string) {
 	c.ring()
 }
 
+func (c *Courier) absence(a Absence) {
+	if c.blunt {
+		return
+	}
+	c.mu.Lock()
+	c.absent = &a
+	c.mu.Unlock()
+	c.ring()
+}
+
 func (c *Courier) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -108,6 +135,9 @@ func (c *Courier) next() (n News, ok, closed bool) {
 	switch {
 	case len(c.notices) > 0:
 		n.Notice, c.notices = c.notices[0], c.notices[1:]
+		return n, true, false
+	case c.absent != nil: // before the prompts that it is about
+		n.Away, c.absent = c.absent, nil
 		return n, true, false
 	case len(c.order) > 0:
 		p := c.newest[c.order[0]]

@@ -59,7 +59,7 @@ func (d *Desk) Run(ctx context.Context) error {
 
 	askers := make(chan struct{}, len(d.config.Askers))
 	for _, a := range d.config.Askers {
-		c := NewCourier()
+		c := courierFor(a)
 		d.couriers = append(d.couriers, c)
 		go c.deliver(work)
 		go func() {
@@ -183,6 +183,7 @@ func (d *Desk) tick() time.Time {
 			sooner(d.nextRead)
 		}
 	}
+	sooner(d.tickAway(t)) // before the prompts, which it may end the silence of
 	for _, p := range d.prompts {
 		sooner(d.tickPrompt(p, t))
 	}
@@ -404,6 +405,7 @@ func (d *Desk) readSoon() {
 type reading struct {
 	items []seen
 	ended []wire.Ended
+	away  *wire.Envelope
 	whole bool // all pages came
 	err   error
 	bad   map[string]string // requests that cannot be shown, and why
@@ -453,6 +455,7 @@ func readPages(ctx context.Context, conn relayConn, subject string, keys []strin
 			return r
 		}
 		r.ended = append(r.ended, reply.Page.Ended...)
+		r.away = reply.Page.Away
 		if more {
 			before := after
 			for _, item := range reply.Page.Items {
@@ -524,6 +527,7 @@ func (d *Desk) readDone(conn relayConn, keys []string, r reading) {
 		return
 	}
 	d.unanswered = 0
+	d.pageAway(r.away, d.readBegan, now()) // before what came, which it may keep quiet
 	for key, why := range r.bad {
 		d.complain(key, why)
 	}
@@ -674,7 +678,7 @@ func (d *Desk) saw(s seen) {
 	d.number++
 	p := &prompt{
 		key: s.key, number: d.number, digest: s.digest, request: s.request, env: s.env,
-		deadline: time.Unix(s.request.Deadline, 0), nextOpen: now(),
+		deadline: time.Unix(s.request.Deadline, 0), nextOpen: now(), quiet: d.isAway,
 	}
 	d.prompts[s.key] = p
 	d.setState(p, s.state)

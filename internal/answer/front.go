@@ -31,8 +31,10 @@ type Front struct {
 	mu       sync.Mutex
 	couriers []*Courier
 	number   int
-	numbers  map[string]int    // by the front's id of a prompt
-	waits    map[string]Prompt // last told and not over
+	numbers  map[string]int     // by the front's id of a prompt
+	waits    map[string]Prompt  // last told and not over
+	away     map[string]Absence // by relay
+	toldAway Absence
 	quit     bool
 	err      error // of an asker
 	aborted  bool
@@ -74,8 +76,8 @@ func (f *Front) Run(ctx context.Context) error {
 	defer stop()
 	asking := make(chan struct{}, len(f.askers))
 	f.mu.Lock()
-	for range f.askers {
-		f.couriers = append(f.couriers, NewCourier())
+	for _, a := range f.askers {
+		f.couriers = append(f.couriers, courierFor(a))
 	}
 	f.mu.Unlock()
 	for i, a := range f.askers {
@@ -214,6 +216,9 @@ type feed struct {
 	relay string
 }
 
+// Discreet is [Discreet]'s: each way decides for itself.
+func (d feed) Discreet() {}
+
 // Ask is [Asker]'s.
 func (d feed) Ask(_ context.Context, news <-chan News, _ Decisions) error {
 	for {
@@ -235,6 +240,10 @@ var errLeft = errors.New("left before what was on its way had arrived")
 func (f *Front) take(relay string, n News) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if n.Away != nil {
+		f.absence(relay, *n.Away)
+		return
+	}
 	if n.Prompt == nil {
 		if len(f.desks) > 1 && !strings.Contains(n.Notice, relay) {
 			n.Notice = wire.Clean(relay, 253) + ": " + n.Notice
@@ -259,6 +268,37 @@ func (f *Front) take(relay string, n News) {
 	}
 	for _, c := range f.couriers {
 		c.prompt(p)
+	}
+}
+
+// absence takes in that the human is away at a relay, or back. They are away where
+// they are at each, until the first of these ends; who is at some only is told so.
+func (f *Front) absence(relay string, a Absence) {
+	if f.away == nil {
+		f.away = map[string]Absence{}
+	}
+	if a.Until.IsZero() {
+		delete(f.away, relay)
+	} else {
+		f.away[relay] = a
+	}
+	all := Absence{}
+	if len(f.away) == len(f.desks) {
+		for _, a := range f.away {
+			if all.Until.IsZero() || a.Until.Before(all.Until) {
+				all = a
+			}
+		}
+	}
+	if len(f.away) > 0 && len(f.away) < len(f.desks) && all.Until.Equal(f.toldAway.Until) && !a.Until.IsZero() {
+		f.notice(wire.Clean(relay, 253) + ": you are away at this relay until " + a.Until.Local().Format("Mon 2 Jan 15:04") + "; its new requests are not brought to you until then")
+	}
+	if all.Until.Equal(f.toldAway.Until) {
+		return
+	}
+	f.toldAway = all
+	for _, c := range f.couriers {
+		c.absence(all)
 	}
 }
 
@@ -343,4 +383,18 @@ func (f *Front) Decline(ctx context.Context, id, reason string) error {
 		return err
 	}
 	return d.Decline(ctx, key, reason)
+}
+
+// Away is [Decisions]': at each relay.
+func (f *Front) Away(ctx context.Context, until time.Time) error {
+	var all []error
+	for _, name := range f.relays {
+		if err := f.desks[name].Away(ctx, until); err != nil && !errors.Is(err, errGone) {
+			if errors.Is(err, ErrUntil) { // the same at each
+				return err
+			}
+			all = append(all, fmt.Errorf("%s: %w", wire.CleanName(name, 253), err))
+		}
+	}
+	return errors.Join(all...)
 }

@@ -5,10 +5,12 @@ package answer
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/continuousauth/action/internal/answer/answertest"
 	"github.com/continuousauth/action/internal/dial"
@@ -213,4 +215,78 @@ func TestAGuestOfTheLobbySeesWhatWaitsAndLeavesAlone(t *testing.T) {
 		for range news {
 		}
 	})
+}
+
+// Who is away is away at each relay, and who joins late is told so; who is away at
+// one only is quiet there only.
+func TestAFrontIsAwayAtEachRelay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		human, lobby, bell := newScribe(), NewLobby(), newScribe()
+		f, one, two, _ := twoRelays(t, human, lobby, blunt{bell})
+		synctest.Wait()
+		until := time.Now().Add(time.Hour)
+		said := func(want ...Absence) {
+			t.Helper()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			same := func(a, b Absence) bool { return a.Until.Equal(b.Until) }
+			if got := human.told(); !slices.EqualFunc(got, want, same) || len(want) > 0 && !same(lobby.Away(), want[len(want)-1]) {
+				t.Errorf("told %v, want %v; the lobby %v", got, want, lobby.Away())
+			}
+		}
+		if err := f.Away(t.Context(), time.Now()); !errors.Is(err, ErrUntil) {
+			t.Errorf("%v", err)
+		}
+		if err := f.desks["other.test"].Away(t.Context(), until); err != nil {
+			t.Fatal(err)
+		}
+		said()
+		human.noticed(t, func(n string) bool { return strings.HasPrefix(n, "other.test: you are away at this relay until") })
+		a, b := gullibleJob(t, project, repo, nil), gullibleJob(t, project, repo, func(r *wire.Request) { r.Relay = "other.test" })
+		one.Ask(a)
+		two.Ask(b)
+		human.wait(t, a.ID()+"@"+relayName, "verified", standing(Verified))
+		if p := human.wait(t, b.ID()+"@other.test", "there", phase(Asking)); !p.Quiet {
+			t.Errorf("%+v", p)
+		}
+		synctest.Wait()
+		if len(bell.shown(b.ID()+"@other.test")) != 0 {
+			t.Error("a way that knows nothing of absences was told, and rings")
+		}
+		if err := f.Away(t.Context(), until); err != nil {
+			t.Fatal(err)
+		}
+		said(Absence{until})
+		news, _, err := lobby.Join(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for range 8 {
+			if n := <-news; n.Away != nil && n.Away.Until.Equal(until) {
+				found = true
+				break
+			}
+		}
+		if !found {
+			t.Error("who joins late is not told")
+		}
+		if err := f.Away(t.Context(), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		said(Absence{until}, Absence{})
+		human.wait(t, b.ID()+"@other.test", "verified", standing(Verified))
+		bell.wait(t, b.ID()+"@other.test", "verified", standing(Verified))
+		if len(bell.told()) != 0 {
+			t.Errorf("told %v", bell.told())
+		}
+	})
+}
+
+// blunt is a way to ask that is not Discreet.
+type blunt struct{ to *scribe }
+
+func (b blunt) Ask(ctx context.Context, news <-chan News, desk Decisions) error {
+	return b.to.Ask(ctx, news, desk)
 }

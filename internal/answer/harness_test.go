@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -43,11 +44,15 @@ type scribe struct {
 	notices []string
 	changed chan struct{}
 	leave   chan error
+
+	absences []Absence
 }
 
 func newScribe() *scribe {
 	return &scribe{last: map[string]Prompt{}, changed: make(chan struct{}), leave: make(chan error, 1)}
 }
+
+func (s *scribe) Discreet() {}
 
 func (s *scribe) Ask(_ context.Context, news <-chan News, desk Decisions) error {
 	for {
@@ -57,8 +62,10 @@ func (s *scribe) Ask(_ context.Context, news <-chan News, desk Decisions) error 
 				return nil
 			}
 			s.mu.Lock()
-			if n.Prompt != nil {
-				if _, old := s.last[n.Prompt.ID]; !old && !s.blind {
+			if n.Away != nil {
+				s.absences = append(s.absences, *n.Away)
+			} else if n.Prompt != nil {
+				if last, old := s.last[n.Prompt.ID]; (!old || last.Quiet) && !n.Prompt.Quiet && !s.blind {
 					desk.Open(n.Prompt.ID)
 				}
 				s.all = append(s.all, *n.Prompt)
@@ -124,6 +131,13 @@ func (s *scribe) noticed(t *testing.T, ok func(string) bool) string {
 			t.Fatalf("no such notice among %q", s.notices)
 		}
 	}
+}
+
+// told gives how absences went so far.
+func (s *scribe) told() []Absence {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.absences)
 }
 
 // shown gives every snapshot so far.

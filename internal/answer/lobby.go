@@ -24,6 +24,7 @@ type Lobby struct {
 	past    []Past // the newest last
 	guests  []*Courier
 	notices []string // the last few, for who joins late
+	away    Absence
 	over    bool
 }
 
@@ -31,6 +32,9 @@ type Lobby struct {
 func NewLobby() *Lobby {
 	return &Lobby{ready: make(chan struct{}), waits: map[string]Prompt{}}
 }
+
+// Discreet is [Discreet]'s: what waits is there for who looks.
+func (l *Lobby) Discreet() {}
 
 // Ask is [Asker]'s.
 func (l *Lobby) Ask(_ context.Context, news <-chan News, desk Decisions) error {
@@ -53,7 +57,9 @@ func (l *Lobby) Ask(_ context.Context, news <-chan News, desk Decisions) error {
 func (l *Lobby) tell(n News) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n.Prompt == nil {
+	if n.Away != nil {
+		l.away = *n.Away
+	} else if n.Prompt == nil {
 		l.notices = append(l.notices, n.Notice)
 		if len(l.notices) > keptNotices {
 			l.notices = slices.Delete(l.notices, 0, 1)
@@ -92,6 +98,9 @@ func (l *Lobby) Join(ctx context.Context) (news <-chan News, desk Decisions, err
 	defer l.mu.Unlock()
 	for _, n := range l.notices {
 		c.notice(n)
+	}
+	if !l.away.Until.IsZero() {
+		c.absence(l.away)
 	}
 	for _, p := range sorted(l.waits) {
 		c.prompt(p)
@@ -148,6 +157,13 @@ func (l *Lobby) Past() []Past {
 	all := slices.Clone(l.past)
 	slices.Reverse(all)
 	return all
+}
+
+// Away says whether the human is.
+func (l *Lobby) Away() Absence {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.away
 }
 
 // Waiting gives what waits now, in order.

@@ -64,7 +64,7 @@ func (d *Desk) Open(id string) {
 			p.failures, p.failed, p.anew = 0, "", true
 			p.nextOpen = p.lastOpen.Add(openEvery)
 		}
-		p.wanted = true
+		p.wanted, p.quiet = true, false
 	})
 }
 

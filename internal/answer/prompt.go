@@ -37,6 +37,7 @@ type prompt struct {
 	end         string // how it ended; set: over
 
 	wanted    bool // an asker shows it
+	quiet     bool // it came while the human is away
 	anew      bool // to be opened again though a proof holds
 	challenge *challenge
 	proof     *proof
@@ -331,7 +332,7 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 	standing, _ := p.standing(t)
 	why := d.obstacle(p, t)
 	s := Prompt{
-		ID: p.key, Number: p.number,
+		ID: p.key, Number: p.number, Quiet: p.quiet,
 		Phase: p.phase(), Standing: standing, Answerable: why == "", Why: why, Note: p.note,
 		Relay: d.relay, Project: p.request.Project,
 		Ask: p.request.Ask, Attempt: p.state.Attempt,

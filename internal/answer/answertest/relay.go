@@ -37,7 +37,8 @@ type Relay struct {
 	Hold bool
 
 	mu       sync.Mutex
-	desks    map[string]string // connecting key → name
+	desks    map[string]string        // connecting key → name
+	away     map[string]wire.Envelope // newest words about absences, by connecting key
 	requests map[string]*request
 	messages []Message
 	rev      uint64
@@ -65,7 +66,7 @@ type request struct {
 
 // NewRelay makes a relay that is reached in memory only; see [Relay.Dial].
 func NewRelay(name string) *Relay {
-	r := &Relay{Name: name, desks: map[string]string{}, requests: map[string]*request{}, conns: map[*Conn]bool{}, changed: make(chan struct{})}
+	r := &Relay{Name: name, desks: map[string]string{}, away: map[string]wire.Envelope{}, requests: map[string]*request{}, conns: map[*Conn]bool{}, changed: make(chan struct{})}
 	r.push = r.pushInMemory
 	return r
 }
@@ -209,7 +210,7 @@ func (r *Relay) decide(desk, verb string, data []byte) (wire.Reply, func()) {
 		if wire.Decode(data, wire.MaxMessage, &q) != nil {
 			break
 		}
-		page := &wire.Page{}
+		page := &wire.Page{Away: r.inForce(desk)}
 		for _, key := range slices.Sorted(maps.Keys(r.requests)) {
 			if req := r.requests[key]; key > q.After && !req.over {
 				if len(page.Items) == 8 {
@@ -289,8 +290,40 @@ func (r *Relay) decide(desk, verb string, data []byte) (wire.Reply, func()) {
 			})
 		}
 		return state(q), nil
+	case wire.VerbAway:
+		var m wire.AwayMessage
+		if wire.Decode(data, wire.MaxMessage, &m) != nil {
+			break
+		}
+		last, said := r.away[desk]
+		if m.Away != nil {
+			signer, _ := wire.ClaimedSigner(*m.Away)
+			a, err := wire.Open[wire.Away](*m.Away, signer)
+			if err != nil {
+				return refused(wire.RefusedSignature, err.Error()), nil
+			}
+			if old, err := wire.Open[wire.Away](last, signer); err == nil && a.At < old.At {
+				return refused(wire.RefusedTaken, "a later word is on record"), nil
+			}
+			r.away[desk], last, said = *m.Away, *m.Away, true
+		}
+		if !said {
+			return wire.Reply{}, nil
+		}
+		return wire.Reply{Away: &last}, nil
 	}
 	return refused(wire.RefusedMalformed, "not understood"), nil
+}
+
+// inForce is a responder's absence, while it is one.
+func (r *Relay) inForce(desk string) *wire.Envelope {
+	env, said := r.away[desk]
+	signer, _ := wire.ClaimedSigner(env)
+	a, err := wire.Open[wire.Away](env, signer)
+	if !said || err != nil || a.Back() || !a.End().After(time.Now()) {
+		return nil
+	}
+	return &env
 }
 
 // approve takes a yes: the last one that the request needs ends it, another
