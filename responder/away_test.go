@@ -189,6 +189,7 @@ func TestWhoListensLearnsOfAnAbsenceThatWasSaidElsewhere(t *testing.T) {
 	if out, status := s.alone("back"); status != 0 {
 		t.Fatal(out)
 	}
+	s.relay.Hint(j) // as a relay does
 	at = p.waits(at, "away: no longer")
 	p.waits(at, "#1 sealed")
 	if c := got(t, j); c != code {

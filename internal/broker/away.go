@@ -242,11 +242,12 @@ func (s *store) noteAway(ctx context.Context, d *desk, a wire.Away, env wire.Env
 			if err != nil {
 				return wire.Envelope{}, false, fmt.Errorf("%w: note %d: %w", errStore, seq, err)
 			}
-			s.seeAway(seq, last)
+			// An append whose acknowledgement was lost is news only here.
+			isNew := s.seeAway(seq, last)
 			inForce := time.UnixMilli(last.Until).After(now)
 			switch {
 			case a == said:
-				return recorded, false, nil
+				return recorded, isNew, nil
 			case a.At <= said.At:
 				what := "that it is back"
 				if !said.Back() {
