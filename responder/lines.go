@@ -82,6 +82,7 @@ const (
 	enterCode
 	enterReason
 	enterOpen
+	enterUntil // the screen's
 )
 
 // newLineMode makes a line mode; plain: for a program at the other end.

@@ -283,9 +283,12 @@ func (m *sheet) key(k tea.KeyPressMsg) tea.Cmd {
 	case "h":
 		m.page, m.scroll = pagePast, 0
 		return nil
+	case "w":
+		m.field = &field{kind: enterUntil}
+		return nil
 	case "b":
 		if m.away.IsZero() {
-			m.notice = "you are not away; cfa-responder away --until 18:00 says until when you are"
+			m.notice = "you are not away; w says until when you are"
 			return nil
 		}
 		return func() tea.Msg {
@@ -442,6 +445,15 @@ func (m *sheet) enter(f *field) tea.Cmd {
 	}
 	f.wipe()
 	f.busy = true
+	if f.kind == enterUntil {
+		until, err := parseUntil(line, m.now())
+		return func() tea.Msg {
+			if r.err = err; err == nil {
+				r.err = desk.Away(context.Background(), until)
+			}
+			return r
+		}
+	}
 	if f.all != nil {
 		together := answer.Together{Match: f.match}
 		for _, p := range f.all {
@@ -502,6 +514,12 @@ func (m *sheet) done(r result) tea.Cmd {
 		return nil
 	case errors.Is(r.err, answer.ErrMatch):
 		f.kind, f.wrong = enterMatch, plain(r.err)
+		return nil
+	case f.kind == enterUntil:
+		m.field = nil
+		if r.err != nil {
+			m.notice = "not said: " + firstLine(plain(r.err))
+		}
 		return nil
 	case r.err != nil:
 		m.field, m.notice = nil, fmt.Sprintf("#%d: not sent: %s", r.number, plain(r.err))
@@ -690,7 +708,7 @@ func (m *sheet) tint(style string, p answer.Prompt) string {
 func (m *sheet) question() (out []string) {
 	f := m.field
 	if f == nil {
-		keys := "↑↓ choose  Enter answer  d decline  a all of its run  v verify  h history  ? help  q leave"
+		keys := "↑↓ choose  Enter answer  d decline  a all of its run  v verify  h history  w away  ? help  q leave"
 		if m.page != pageWaiting {
 			keys = "↑↓ scroll  any other key goes back"
 		}
@@ -709,6 +727,8 @@ func (m *sheet) question() (out []string) {
 	}
 	ask, hint := "", "Enter sends; Esc goes back"
 	switch f.kind {
+	case enterUntil:
+		about, ask = "", "away until (18:00, 2h, 3d, 2026-12-01)"
 	case enterMatch:
 		ask = "match code from the job's log"
 		if p.Yes {
@@ -738,7 +758,8 @@ func (m *sheet) question() (out []string) {
 const screenHelp = `Enter   answer the chosen prompt: its match code where it demands one, then the code, which is shown as dots
 a       answer everything that its run asks for with one code
 d       decline it; a reason is asked for
-b       you are back, after cfa-responder away; what came meanwhile waits unopened until then
+w       you are away until a time: nothing rings, and the job's log says so
+b       you are back; what came meanwhile waits unopened until then
 v       have its job prove itself again; a link is made anew with that
 PgDn    more of its facts
 h       what is over

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -25,7 +26,8 @@ type glass struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	pty  *os.File
-	see  *vt.SafeEmulator
+	mu   sync.Mutex // the emulator's
+	see  *vt.Emulator
 	all  *player // every byte, in order
 	done chan error
 }
@@ -43,17 +45,19 @@ func (s *scene) glassOf(cmd *exec.Cmd, cols, rows int) *glass {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	g := &glass{t: s.t, cmd: cmd, pty: f, see: vt.NewSafeEmulator(cols, rows), all: &player{t: s.t, cmd: cmd, changed: make(chan struct{})}, done: make(chan error, 1)}
+	g := &glass{t: s.t, cmd: cmd, pty: f, see: vt.NewEmulator(cols, rows), all: &player{t: s.t, cmd: cmd, changed: make(chan struct{})}, done: make(chan error, 1)}
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		_, _ = io.Copy(io.MultiWriter(g.see, g.all), f)
+		_, _ = io.Copy(io.MultiWriter(writing(g.draw), g.all), f)
 	}()
 	go func() { _, _ = io.Copy(f, g.see) }() // what a terminal answers when it is asked
 	go func() {
 		err := cmd.Wait()
 		<-copied
-		_ = g.see.Close()
+		if w, ok := g.see.InputPipe().(io.Closer); ok {
+			_ = w.Close() // ends the copying of its answers; Close would race with it
+		}
 		_ = f.Close()
 		g.done <- err
 	}()
@@ -61,8 +65,21 @@ func (s *scene) glassOf(cmd *exec.Cmd, cols, rows int) *glass {
 	return g
 }
 
+// writing is an io.Writer.
+type writing func([]byte) (int, error)
+
+func (w writing) Write(p []byte) (int, error) { return w(p) }
+
+func (g *glass) draw(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.see.Write(p)
+}
+
 // text is the screen as it stands.
 func (g *glass) text() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var b strings.Builder
 	for y := range g.see.Height() {
 		var row strings.Builder
@@ -151,7 +168,15 @@ func TestTheScreenShowsTheFactsAndTakesTheCodeUnseen(t *testing.T) {
 	g.shows("nothing waits")
 	g.press("h")
 	g.shows("#1 electron/asar, for npm: the relay says that the job has what it asked for")
-	g.press("x?")
+	g.press("xw")
+	g.shows("away until (18:00, 2h, 3d, 2026-12-01):")
+	g.press("yesterday\r")
+	g.shows("not said: ")
+	g.press("w2h\r")
+	g.shows("b ends it")
+	g.press("b")
+	g.shows("you are back")
+	g.press("?")
 	g.shows("leave; a background program goes on")
 	g.press("q")
 	if err := g.ends(); err != nil {
