@@ -41,13 +41,16 @@ const (
 	RefusedPrefix  = Prefix + "refused."
 	RefusedOutside = "outside" // who had proved nothing that counts here, or fitted no rule
 	RefusedInside  = "inside"  // responders and the jobs of accepted requests
+	// RestoredSubject is where it stands that the record was restored from a
+	// backup: lifecycle.Note.
+	RestoredSubject = Prefix + "restored.record"
 )
 
 // Message is one message of the stream.
 type Message struct {
 	Seq     uint64    `json:"seq"`
 	Subject string    `json:"subject"`
-	Time    time.Time `json:"time"` // when the store took it, by its own clock
+	Time    time.Time `json:"time"` // when the store took it, by its own clock; of a restored one, when the store before did
 	Data    []byte    `json:"data"`
 }
 
@@ -62,6 +65,11 @@ type Extent struct {
 	Last   uint64 `json:"last"`  // the newest; First-1 where there is none
 	// Keep is for how long messages are kept, in seconds.
 	Keep int64 `json:"keep"`
+	// Format is the store's, and Created when it was made.
+	Format  int       `json:"format,omitempty"`
+	Created time.Time `json:"created,omitzero"`
+	// Restored is when it was restored from a backup, unix milliseconds; 0: never.
+	Restored int64 `json:"restored,omitempty"`
 }
 
 // Problem is one thing that is not as the relay would have written it.

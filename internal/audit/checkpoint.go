@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -100,6 +101,7 @@ func join(a, b node) node {
 // Ledger notes what a stream holds, to make a checkpoint of or to compare with
 // one.
 type Ledger struct {
+	Former   []string // other names that the relay had
 	extent   Extent
 	leaves   []held            // by sequence, from extent.First
 	subjects map[string]string // one copy of each
@@ -270,7 +272,7 @@ func (d *Compared) wrong(p Problem) {
 // Compare says what of c is not so any more.
 func (l *Ledger) Compare(c Checkpoint, now time.Time) Compared {
 	var d Compared
-	if c.Stream != l.extent.Stream || c.Relay != l.extent.Relay {
+	if c.Stream != l.extent.Stream || c.Relay != l.extent.Relay && !slices.Contains(l.Former, c.Relay) {
 		d.wrong(Problem{What: fmt.Sprintf("the checkpoint is of the stream %q of the relay %q, not of this one", wire.CleanName(c.Stream, 80), wire.CleanName(c.Relay, 253))})
 		return d
 	}

@@ -253,6 +253,21 @@ func told(t testing.TB) *story {
 	return s
 }
 
+// toldAgain is a record that was restored from a backup.
+func toldAgain(t testing.TB) *story {
+	t.Helper()
+	s := told(t)
+	waits, has := s.ask(nil), s.ask(nil) // open in the backup, and one of them had after all
+	has.answer(s.ana, "Ana", 1)
+	for range 2 { // restored, and what came of that restored again
+		s.note(RestoredSubject, lifecycle.Note{About: lifecycle.AboutRestored, Name: lifecycle.Hash([]byte("backup")), Until: s.now.Add(-time.Hour).UnixMilli()})
+	}
+	waits.apply(lifecycle.Restored{})
+	has.apply(lifecycle.Restored{})
+	has.got(1)
+	return s
+}
+
 func extent(messages []Message) Extent {
 	x := Extent{Stream: "CFA", Relay: relay, First: 1, Keep: int64(30 * 24 * 3600)}
 	if n := len(messages); n > 0 {

@@ -29,6 +29,8 @@ const straddles = lifecycle.LongestWait + time.Hour
 type Verifier struct {
 	// Enrolled says whether a signing key may answer in a project.
 	Enrolled func(project, key string) bool
+	// Former are other names that the relay had.
+	Former []string
 
 	Problems []Problem // the first of them
 	Wrong    int       // how many there are
@@ -37,11 +39,26 @@ type Verifier struct {
 	Refusals int
 	Left     int64 // refusals that were left out, as the others say
 	Begun    int   // requests whose beginning was kept long enough
+	Restores []Restore
 
 	extent Extent
 	next   uint64    // the sequence that is to come
 	oldest time.Time // of the first message
 	chains map[string]*chain
+}
+
+// Restore is that the record was restored from a backup: what happened between
+// Made and At is not in it.
+type Restore struct {
+	Seq      uint64 // of its note: what the backup held is before it
+	Made, At time.Time
+	Backup   string // the hash that ends it
+}
+
+// String says what that means for whoever reads the record.
+func (r Restore) String() string {
+	return fmt.Sprintf("restored at %s from the backup %s, made at %s: it reaches to sequence %d, and what was recorded after it is lost",
+		r.At.UTC().Format(time.RFC3339), r.Backup, r.Made.UTC().Format(time.RFC3339), r.Seq-1)
 }
 
 // chain is what is known of a subject.
@@ -194,8 +211,13 @@ func (v *Verifier) request(m Message, key string, c *chain, before bool) {
 		c.no = &lifecycle.Record{Project: rec.Project, Group: rec.Group, ByName: rec.ByName, Why: rec.Why, At: rec.At}
 	}
 	c.bad, c.rec = false, m.Data
-	// Only what the relay's clock has ended can go on, by a late word of the job.
-	c.over = rec.State.Final() && (rec.State == lifecycle.StateDone || rec.Event != lifecycle.EventExpired && rec.Event != lifecycle.EventLost && rec.Event != lifecycle.EventUndelivered)
+	// A relay that could end requests so at will would need no clock for it.
+	if rec.Event == lifecycle.EventRestored && len(v.Restores) == 0 && !v.aged(m) {
+		v.wrong(m, "it says that the record was restored from a backup, and no note before it says so")
+	}
+	// Only what no signed word has ended can go on, by a late word of the job.
+	c.over = rec.State.Final() && (rec.State == lifecycle.StateDone || rec.Event != lifecycle.EventExpired && rec.Event != lifecycle.EventLost &&
+		rec.Event != lifecycle.EventUndelivered && rec.Event != lifecycle.EventRestored)
 	if c.over {
 		c.rec = nil
 	}
@@ -277,7 +299,7 @@ func (v *Verifier) asked(rec lifecycle.Record, key string) (*asking, error) {
 			return a, fmt.Errorf("its %s is not that of the request which the job signed", c.what)
 		}
 	}
-	if q.Relay != v.extent.Relay {
+	if q.Relay != v.extent.Relay && !slices.Contains(v.Former, q.Relay) {
 		return a, fmt.Errorf("the request was made to the relay %q", q.Relay)
 	}
 	return a, nil
@@ -298,6 +320,8 @@ func (v *Verifier) cause(rec lifecycle.Record, q *asking) (lifecycle.Input, erro
 		return lifecycle.Expire{}, nil
 	case lifecycle.EventLost:
 		return lifecycle.Lost{}, nil
+	case lifecycle.EventRestored:
+		return lifecycle.Restored{}, nil
 	}
 	if q == nil {
 		return nil, nil // what it is about is not known, and that was said
@@ -420,8 +444,13 @@ func (v *Verifier) note(m Message, family, name string, c *chain, before bool) {
 		if !before && n.Prev != "" && v.extent.First > 1 {
 			n.Prev = ""
 		}
+	case "restored":
+		fits = n.About == lifecycle.AboutRestored && m.Subject == RestoredSubject
+		if fits {
+			v.Restores = append(v.Restores, Restore{m.Seq, time.UnixMilli(n.Until), time.UnixMilli(n.At), n.Name})
+		}
 	default:
-		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && n.About != lifecycle.AboutAway && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
+		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && n.About != lifecycle.AboutAway && n.About != lifecycle.AboutRestored && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
 	}
 	if !fits {
 		v.wrong(m, "the note is not about what its subject says")

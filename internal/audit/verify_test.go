@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,88 @@ func TestWhatARelayWritesIsFoundGood(t *testing.T) {
 	}
 	if len(events) != 13 {
 		t.Errorf("the story has only the events %v", events)
+	}
+}
+
+func TestARestoredRecordIsGoodAndSaysSo(t *testing.T) {
+	t.Parallel()
+	s := toldAgain(t)
+	v := verified(s, s.messages)
+	for _, p := range v.Problems {
+		t.Error(p)
+	}
+	if len(v.Restores) != 2 || v.Restores[0].Seq+1 != v.Restores[1].Seq || v.Restores[0].Backup != lifecycle.Hash([]byte("backup")) {
+		t.Fatalf("%+v", v.Restores)
+	}
+	if text := v.Restores[0].String(); !strings.Contains(text, fmt.Sprintf("reaches to sequence %d,", v.Restores[0].Seq-1)) || !strings.Contains(text, v.Restores[0].At.UTC().Format(time.RFC3339)) {
+		t.Error(text)
+	}
+	// What was so before the backup is so after the restore.
+	before := told(t)
+	if d := ledger(extent(before.messages), before.messages).Compare(checkpoint(t, before.messages), begin); d.Wrong != 0 {
+		t.Error(d.Problems)
+	}
+}
+
+func TestNobodyButARestoreEndsRequestsAsRestored(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		tamper func(*story) []Message
+		want   string
+	}{
+		"no note": {func(s *story) []Message {
+			i := slices.IndexFunc(s.messages, func(m Message) bool { return m.Subject == RestoredSubject })
+			return renumbered(slices.Delete(s.messages, i, i+2))
+		}, "no note before it says so"},
+		"the note comes after": {func(s *story) []Message {
+			i := slices.IndexFunc(s.messages, func(m Message) bool { return m.Subject == RestoredSubject })
+			notes := slices.Clone(s.messages[i : i+2])
+			return renumbered(append(slices.Delete(s.messages, i, i+2), notes...))
+		}, "no note before it says so"},
+		"the note is elsewhere": {func(s *story) []Message {
+			i := slices.IndexFunc(s.messages, func(m Message) bool { return m.Subject == RestoredSubject })
+			s.messages[i].Subject = Prefix + "restored." + lifecycle.Hash([]byte("backup"))
+			return s.messages
+		}, "not about what its subject says"},
+		"a note of another kind": {func(s *story) []Message {
+			s.note(RestoredSubject, lifecycle.Note{About: lifecycle.AboutDropped, Name: "state", Key: "U"})
+			return s.messages
+		}, "not about what its subject says"},
+		"a note is missing": {func(s *story) []Message {
+			i := slices.IndexFunc(s.messages, func(m Message) bool { return m.Subject == RestoredSubject })
+			return renumbered(slices.Delete(s.messages, i, i+1))
+		}, "names one before it, which is missing"},
+		"a code that was had is called cancelled": {func(s *story) []Message {
+			return rewritten(t, s.messages, at(t, s.messages, lifecycle.EventRestored, 0), func(f map[string]json.RawMessage) { f["why"] = json.RawMessage(`"stopped"`) })
+		}, "it differs in why"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := toldAgain(t)
+			v := verified(s, tc.tamper(s))
+			if !slices.ContainsFunc(v.Problems, func(p Problem) bool { return strings.Contains(p.What, tc.want) }) {
+				t.Errorf("found %v", v.Problems)
+			}
+		})
+	}
+}
+
+func TestARecordOutlivesTheRelaysName(t *testing.T) {
+	t.Parallel()
+	s := told(t)
+	x := extent(s.messages)
+	c := checkpoint(t, s.messages)
+	x.Relay = "new.test"
+	for _, former := range [][]string{nil, {"older.test"}, {"older.test", relay}} {
+		v, l := NewVerifier(x, s.enrolled), ledger(x, s.messages)
+		v.Former, l.Former = former, former
+		for _, m := range s.messages {
+			v.Add(m)
+		}
+		known := len(former) == 2
+		if d := l.Compare(c, begin); (v.Wrong == 0) != known || (d.Wrong == 0) != known {
+			t.Errorf("with %v: %d and %d problems", former, v.Wrong, d.Wrong)
+		}
 	}
 }
 

@@ -440,6 +440,14 @@ func (in Lost) step() (Event, json.RawMessage) { return EventLost, nil }
 
 func (in Lost) apply(r *Record, _ time.Time) error { return r.gone(StateCancelled, WhyLost) }
 
+// Restored ends what was open in a backup when the record is restored from it. What has happened since is not on record,
+// so nothing of it may go on: a code could have been given, or a no been said. After got the outcome is unknown instead.
+type Restored struct{}
+
+func (in Restored) step() (Event, json.RawMessage) { return EventRestored, nil }
+
+func (in Restored) apply(r *Record, _ time.Time) error { return r.gone(StateCancelled, WhyRestored) }
+
 // ended is the error for a final request.
 func (r *Record) ended() error { return &EndedError{State: r.State, Why: r.Why} }
 

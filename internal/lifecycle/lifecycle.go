@@ -25,7 +25,8 @@
 //	pending, answered  got(n), n given up as undelivered   delivered  the attempt does not fall back
 //	any not final      unusable(n), n given up likewise    the same   the key is shut out
 //	delivered          rejected at the limit of codes      cancelled
-//	delivered          expire, cancel, lost                done       outcome unknown
+//	delivered          expire, cancel, lost, restored      done       outcome unknown
+//	pending, answered  restored                            cancelled  like lost: a late got still counts
 //
 // # Attempts
 //
@@ -41,7 +42,7 @@
 //
 // Two limits. An attempt older than one that the job has since rejected or gone beyond is over. And what ended by a
 // **signed** word (declined, cancelled by the job, too many refused codes) stays ended; what ended by the relay's
-// **clock** (expired, lost) does not: the late got turns it into `done` with outcome unknown, by one more record. That is
+// **clock** (expired, lost) or by a restore does not: the late got turns it into `done` with outcome unknown, by one more record. That is
 // the only way out of a final state, because a job that holds a code may have used it, and an audit trail must not say
 // otherwise.
 //
@@ -91,7 +92,7 @@ const (
 )
 
 // An Input is something that happens to a request: Ask, Open, Answer, Undelivered, Got, Reject, Next, Approve, Done,
-// Decline, Cancel, Expire or Lost. Signatures, digests and enrolment are the caller's to check, before Apply.
+// Decline, Cancel, Expire, Lost or Restored. Signatures, digests and enrolment are the caller's to check, before Apply.
 type Input interface {
 	// step is the event to record and the signed envelope that causes it, nil where the relay's clock does.
 	step() (Event, json.RawMessage)

@@ -161,6 +161,7 @@ var columns = []struct {
 	{"cancel", func(*Record) Input { return cancel("stop") }},
 	{"expire", func(*Record) Input { return Expire{} }},
 	{"lost", func(*Record) Input { return Lost{} }},
+	{"restored", func(*Record) Input { return Restored{} }},
 }
 
 func attempt(r *Record) int {
@@ -207,6 +208,9 @@ var rows = map[string][]any{
 	"lost":            {ask(KindCode, 1), Lost{}},
 	"lost-holding":    {ask(KindCode, 1), answer(ann, 1), Lost{}},
 	"lost-lapsed":     {ask(KindCode, 1), answer(ann, 1), wait(time.Minute), Undelivered{}, Lost{}},
+	"restored":        {ask(KindCode, 1), Restored{}},
+	"restored-holds":  {ask(KindCode, 1), answer(ann, 1), Restored{}},
+	"restored-got":    {ask(KindCode, 1), answer(ann, 1), got(ann, 1), Restored{}},
 	"out-of-codes":    {ask(KindCode, 1), answer(ann, 1), got(ann, 1), refused(1), answer(ann, 2), got(ann, 2), refused(2)},
 	"code-of-two":     {ask(KindCode, 2)},
 	"code-of-two-yes": {ask(KindCode, 2), approve(ann, 1)},
@@ -228,52 +232,55 @@ var rows = map[string][]any{
 
 // Undelivered in a row that is younger than 60 s is NotYet; Expire before the deadline too.
 const table = `
-                 ask       open       answer     undelivered got        refused    unusable   next      approve    done         decline  cancel       expire       lost
-none             pending:1 Unknown    Unknown    Unknown     Unknown    Unknown    Unknown    Unknown   Unknown    Unknown      Unknown  Unknown      Unknown      Unknown
-pending          Same      pending:1  answered:1 State       Attempt    State      State      State     Kind       State        declined cancelled    NotYet       cancelled
-answered         Same      answered:1 Taken      NotYet      delivered:1 State     pending:2  State     Kind       State        Taken    cancelled    NotYet       cancelled
-answered+60s     Same      answered:1 Taken      pending:2   delivered:1 State     pending:2  State     Kind       State        Taken    cancelled    NotYet       cancelled
-undelivered      Same      pending:2  answered:2 State       delivered:2 State     State      State     Kind       State        declined cancelled    NotYet       cancelled
-answered-again   Same      answered:2 Taken      NotYet      delivered:2 State     pending:3  State     Kind       State        Taken    cancelled    NotYet       cancelled
-delivered        Same      Taken      Taken      State       Same       pending:2  pending:2  pending:2 Kind       done:ok      Taken    done:unknown NotYet       done:unknown
-delivered-late   Same      Taken      Taken      State       Same       pending:2  pending:2  pending:2 Kind       done:ok      Taken    done:unknown NotYet       done:unknown
-rejected         Same      pending:2  answered:2 State       Same       State      State      State     Kind       State        declined cancelled    NotYet       cancelled
-one-more         Same      pending:2  answered:2 State       Same       State      State      State     Kind       State        declined cancelled    NotYet       cancelled
-last-code        Same      Taken      Taken      State       Hash       cancelled  pending:3  pending:3 Kind       done:ok      Taken    done:unknown NotYet       done:unknown
-shut             Same      Shut       Shut       State       Hash       State      State      State     Kind       State        declined cancelled    NotYet       cancelled
-overdue          Same      Ended      Ended      Ended       Attempt    State      State      Ended     Kind       State        Ended    cancelled    expired      cancelled
-answered-over    Same      Ended      Ended      Ended       delivered:1 State     pending:2  Ended     Kind       State        Ended    cancelled    expired      cancelled
-delivered-over   Same      Ended      Ended      Ended       Same       pending:2  pending:2  Ended     Kind       done:ok      Ended    done:unknown done:unknown done:unknown
-done             Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Same         Ended    Ended        Ended        Ended
-failed           Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-gone-after-got   Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-declined         Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-no-after-lapse   Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-expired          Same      Ended      Ended      Ended       Attempt    Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-expired-holding  Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-expired-lapsed   Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-cancelled        Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Same         Ended        Ended
-cancel-holding   Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Same         Ended        Ended
-lost             Same      Ended      Ended      Ended       Attempt    Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-lost-holding     Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-lost-lapsed      Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-out-of-codes     Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended
-code-of-two      Same      pending:1  Approval   State       Attempt    State      State      State     pending:1  State        declined cancelled    NotYet       cancelled
-code-of-two-yes  Same      pending:1  Taken      State       Attempt    State      pending:2  pending:2 Taken      State        declined cancelled    NotYet       cancelled
-code-of-two-2nd  Same      pending:2  answered:2 State       Attempt    State      State      State     pending:2  State        declined cancelled    NotYet       cancelled
-code-of-two-bob  Same      SamePerson SamePerson State       Attempt    State      State      State     SamePerson State        declined cancelled    NotYet       cancelled
-link             Same      pending:1  Kind       State       Kind       State      State      State     Kind       done:ok      declined cancelled    NotYet       cancelled
-link-done        Same      Ended      Kind       Ended       Kind       Ended      Ended      Ended     Kind       Same         Ended    Ended        Ended        Ended
-link-of-two      Same      pending:1  Kind       State       Kind       State      State      State     pending:1  Approval     declined cancelled    NotYet       cancelled
-link-of-two-yes  Same      pending:1  Kind       State       Kind       State      pending:2  pending:2 Taken      Approval     declined cancelled    NotYet       cancelled
-link-of-two-2nd  Same      pending:2  Kind       State       Kind       State      State      State     pending:2  done:ok      declined cancelled    NotYet       cancelled
-approval         Same      pending:1  Kind       State       Kind       State      State      State     done:ok    State        declined cancelled    NotYet       cancelled
-approved         Same      Ended      Kind       Ended       Kind       Ended      Ended      Ended     Ended      Same         Ended    Ended        Ended        Ended
-approval-of-two  Same      pending:1  Kind       State       Kind       State      State      State     pending:1  State        declined cancelled    NotYet       cancelled
-first-yes        Same      pending:1  Kind       State       Kind       State      pending:2  pending:2 Taken      State        declined cancelled    NotYet       cancelled
-first-yes-next   Same      pending:2  Kind       State       Kind       State      State      State     done:ok    State        declined cancelled    NotYet       cancelled
-first-yes-bob    Same      SamePerson Kind       State       Kind       State      State      State     SamePerson State        declined cancelled    NotYet       cancelled
-both-yes         Same      Ended      Kind       Ended       Kind       Ended      Ended      Ended     Same       Same         Ended    Ended        Ended        Ended
+                 ask       open       answer     undelivered got        refused    unusable   next      approve    done         decline  cancel       expire       lost         restored
+none             pending:1 Unknown    Unknown    Unknown     Unknown    Unknown    Unknown    Unknown   Unknown    Unknown      Unknown  Unknown      Unknown      Unknown      Unknown
+pending          Same      pending:1  answered:1 State       Attempt    State      State      State     Kind       State        declined cancelled    NotYet       cancelled    cancelled
+answered         Same      answered:1 Taken      NotYet      delivered:1 State     pending:2  State     Kind       State        Taken    cancelled    NotYet       cancelled    cancelled
+answered+60s     Same      answered:1 Taken      pending:2   delivered:1 State     pending:2  State     Kind       State        Taken    cancelled    NotYet       cancelled    cancelled
+undelivered      Same      pending:2  answered:2 State       delivered:2 State     State      State     Kind       State        declined cancelled    NotYet       cancelled    cancelled
+answered-again   Same      answered:2 Taken      NotYet      delivered:2 State     pending:3  State     Kind       State        Taken    cancelled    NotYet       cancelled    cancelled
+delivered        Same      Taken      Taken      State       Same       pending:2  pending:2  pending:2 Kind       done:ok      Taken    done:unknown NotYet       done:unknown done:unknown
+delivered-late   Same      Taken      Taken      State       Same       pending:2  pending:2  pending:2 Kind       done:ok      Taken    done:unknown NotYet       done:unknown done:unknown
+rejected         Same      pending:2  answered:2 State       Same       State      State      State     Kind       State        declined cancelled    NotYet       cancelled    cancelled
+one-more         Same      pending:2  answered:2 State       Same       State      State      State     Kind       State        declined cancelled    NotYet       cancelled    cancelled
+last-code        Same      Taken      Taken      State       Hash       cancelled  pending:3  pending:3 Kind       done:ok      Taken    done:unknown NotYet       done:unknown done:unknown
+shut             Same      Shut       Shut       State       Hash       State      State      State     Kind       State        declined cancelled    NotYet       cancelled    cancelled
+overdue          Same      Ended      Ended      Ended       Attempt    State      State      Ended     Kind       State        Ended    cancelled    expired      cancelled    cancelled
+answered-over    Same      Ended      Ended      Ended       delivered:1 State     pending:2  Ended     Kind       State        Ended    cancelled    expired      cancelled    cancelled
+delivered-over   Same      Ended      Ended      Ended       Same       pending:2  pending:2  Ended     Kind       done:ok      Ended    done:unknown done:unknown done:unknown done:unknown
+done             Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Same         Ended    Ended        Ended        Ended        Ended
+failed           Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+gone-after-got   Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+declined         Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+no-after-lapse   Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+expired          Same      Ended      Ended      Ended       Attempt    Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+expired-holding  Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+expired-lapsed   Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+cancelled        Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Same         Ended        Ended        Ended
+cancel-holding   Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Same         Ended        Ended        Ended
+lost             Same      Ended      Ended      Ended       Attempt    Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+lost-holding     Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+lost-lapsed      Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+restored         Same      Ended      Ended      Ended       Attempt    Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+restored-holds   Same      Ended      Ended      Ended       done:unknown Ended    Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+restored-got     Same      Ended      Ended      Ended       Same       Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+out-of-codes     Same      Ended      Ended      Ended       Ended      Ended      Ended      Ended     Kind       Ended        Ended    Ended        Ended        Ended        Ended
+code-of-two      Same      pending:1  Approval   State       Attempt    State      State      State     pending:1  State        declined cancelled    NotYet       cancelled    cancelled
+code-of-two-yes  Same      pending:1  Taken      State       Attempt    State      pending:2  pending:2 Taken      State        declined cancelled    NotYet       cancelled    cancelled
+code-of-two-2nd  Same      pending:2  answered:2 State       Attempt    State      State      State     pending:2  State        declined cancelled    NotYet       cancelled    cancelled
+code-of-two-bob  Same      SamePerson SamePerson State       Attempt    State      State      State     SamePerson State        declined cancelled    NotYet       cancelled    cancelled
+link             Same      pending:1  Kind       State       Kind       State      State      State     Kind       done:ok      declined cancelled    NotYet       cancelled    cancelled
+link-done        Same      Ended      Kind       Ended       Kind       Ended      Ended      Ended     Kind       Same         Ended    Ended        Ended        Ended        Ended
+link-of-two      Same      pending:1  Kind       State       Kind       State      State      State     pending:1  Approval     declined cancelled    NotYet       cancelled    cancelled
+link-of-two-yes  Same      pending:1  Kind       State       Kind       State      pending:2  pending:2 Taken      Approval     declined cancelled    NotYet       cancelled    cancelled
+link-of-two-2nd  Same      pending:2  Kind       State       Kind       State      State      State     pending:2  done:ok      declined cancelled    NotYet       cancelled    cancelled
+approval         Same      pending:1  Kind       State       Kind       State      State      State     done:ok    State        declined cancelled    NotYet       cancelled    cancelled
+approved         Same      Ended      Kind       Ended       Kind       Ended      Ended      Ended     Ended      Same         Ended    Ended        Ended        Ended        Ended
+approval-of-two  Same      pending:1  Kind       State       Kind       State      State      State     pending:1  State        declined cancelled    NotYet       cancelled    cancelled
+first-yes        Same      pending:1  Kind       State       Kind       State      pending:2  pending:2 Taken      State        declined cancelled    NotYet       cancelled    cancelled
+first-yes-next   Same      pending:2  Kind       State       Kind       State      State      State     done:ok    State        declined cancelled    NotYet       cancelled    cancelled
+first-yes-bob    Same      SamePerson Kind       State       Kind       State      State      State     SamePerson State        declined cancelled    NotYet       cancelled    cancelled
+both-yes         Same      Ended      Kind       Ended       Kind       Ended      Ended      Ended     Same       Same         Ended    Ended        Ended        Ended        Ended
 `
 
 func TestEveryInputInEveryState(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 // The same walks in each run, as a gate must be; -rapid.seed=0 -rapid.checks=100000 looks further. What fails is printed,
 // and leaves no file.
 func init() {
-	for name, value := range map[string]string{"seed": "20", "steps": "60", "checks": "600", "nofailfile": "true", "shrinktime": "5s"} {
+	for name, value := range map[string]string{"seed": "20", "steps": "60", "checks": "800", "nofailfile": "true", "shrinktime": "5s"} {
 		if os.Getenv("RAPID_"+strings.ToUpper(name)) == "" {
 			if err := flag.Set("rapid."+name, value); err != nil {
 				panic(err)
@@ -350,7 +350,7 @@ func (s *story) heard(in Input, now time.Time) string {
 		s.last = "clock"
 		return isNew
 
-	case Lost:
+	case Lost, Restored:
 		if s.over() {
 			return no
 		}
@@ -609,6 +609,8 @@ func (s *stage) walk() {
 				s.says(cancel("stop"))
 			case 3:
 				s.says(Lost{})
+			case 4, 5:
+				s.says(Restored{})
 			}
 		},
 		"much later": func(*rapid.T) { s.says(s.sent[rapid.IntRange(0, len(s.sent)-1).Draw(t, "which")]) },

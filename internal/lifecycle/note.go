@@ -22,6 +22,7 @@ const (
 	AboutEnrolment About = "enrolment" // a responder was enrolled for a project, or removed (Until in the past); Name: project
 	AboutToken     About = "token"     // an unbound ID token was used, by this key and by no other; Name: the token's hash
 	AboutDeclined  About = "declined"  // a human has declined what a run of a CI asked; Name: the run, Key: the request's, Person: who
+	AboutRestored  About = "restored"  // the record was restored from a backup; Name: the SHA-256 that ends it, Until: when it was made, Why: what it reaches to
 	AboutDropped   About = "dropped"   // a client's message was dropped, because its reply was to go into another's inbox; Name: its verb, Key: the client's
 )
 
@@ -52,7 +53,7 @@ func (n Note) sound() error {
 		return errors.New("op is not an id, or prev is not a hash")
 	case n.At <= 0 || n.Until < 0:
 		return errors.New("time is missing or negative")
-	case !slices.Contains([]About{AboutAway, AboutPause, AboutEnrolment, AboutToken, AboutDeclined, AboutDropped}, n.About):
+	case !slices.Contains([]About{AboutAway, AboutPause, AboutEnrolment, AboutToken, AboutDeclined, AboutDropped, AboutRestored}, n.About):
 		return errors.New("about something unknown")
 	case !isText(n.Name, 1, maxText) || !isText(n.Person, 0, MaxName) || !isText(n.Why, 0, MaxWhy):
 		return errors.New("name, person or reason is missing, too long or not plain text")
@@ -66,6 +67,8 @@ func (n Note) sound() error {
 		return errors.New("a declined run's note holds the key of the request, whose record has the signed decline")
 	case n.About == AboutDropped && n.Key == "":
 		return errors.New("a dropped message's note holds the key that sent it")
+	case n.About == AboutRestored && (!isHash(n.Name) || n.Until == 0):
+		return errors.New("a restore's note holds the backup's hash and when it was made")
 	case n.About == AboutEnrolment && (n.Key == "" || n.Connect == "" || n.Person == ""):
 		return errors.New("an enrolment's note holds both keys and a name")
 	case n.About == AboutAway && (n.Key == "" || n.Name != n.Key || n.Until < n.At || n.Envelope == nil):

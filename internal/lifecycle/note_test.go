@@ -31,6 +31,9 @@ func notes() map[string]Note {
 		"declined": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Person, n.Why = AboutDeclined, "1/77/1", "UKEY", "Ana", "not today"
 		}),
+		"restored": with(func(n *Note) {
+			n.About, n.Name, n.Until, n.Why = AboutRestored, hash, 5, "sequences 1 to 7"
+		}),
 		"dropped": with(func(n *Note) { n.About, n.Name, n.Key = AboutDropped, "state", "UKEY" }),
 		"token": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Envelope = AboutToken, hash, "UKEY", json.RawMessage(`{"v":1}`)
@@ -81,6 +84,8 @@ func TestAnUnsoundNoteIsNotWritten(t *testing.T) {
 		"away, ended before":   func(n *Note) { *n = notes()["away"]; n.At = 6 },
 		"away, by another key": func(n *Note) { *n = notes()["away"]; n.Name = "BKEY" },
 		"away, unsigned":       func(n *Note) { *n = notes()["away"]; n.Envelope = nil },
+		"restored, from what":  func(n *Note) { n.About, n.Name, n.Until = AboutRestored, "x", 5 },
+		"restored, of no time": func(n *Note) { n.About = AboutRestored },
 		"enrolled, no name":    func(n *Note) { n.About = AboutEnrolment },
 		"an envelope, no JSON": func(n *Note) { n.Envelope = json.RawMessage("x") },
 		"too large":            func(n *Note) { n.Envelope = json.RawMessage(`{"x":"` + strings.Repeat("x", MaxNote) + `"}`) },

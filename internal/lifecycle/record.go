@@ -81,6 +81,7 @@ const (
 	EventExpired     Event = "expired"
 	EventCancelled   Event = "cancelled"
 	EventLost        Event = "lost"
+	EventRestored    Event = "restored"
 )
 
 // leads is the states that each event can leave behind.
@@ -98,11 +99,12 @@ var leads = map[Event][]State{
 	EventExpired:     {StateExpired, StateDone},
 	EventCancelled:   {StateCancelled, StateDone},
 	EventLost:        {StateCancelled, StateDone},
+	EventRestored:    {StateCancelled, StateDone},
 }
 
-// byClock says that the relay's clock, and no signed word, makes such a record.
+// byClock says that the relay by itself, and no signed word, makes such a record: its clock, or a restore.
 func (e Event) byClock() bool {
-	return e == EventUndelivered || e == EventExpired || e == EventLost
+	return e == EventUndelivered || e == EventExpired || e == EventLost || e == EventRestored
 }
 
 // Kinds of request, in Record.Kind.
@@ -131,6 +133,7 @@ const (
 const (
 	WhyDeadline = "deadline"
 	WhyLost     = "lost"
+	WhyRestored = "restored" // open in a backup that the record was restored from
 	WhyRefused  = "too many refused codes"
 	WhyUnusable = "too many unusable answers"
 	WhyAttempts = "too many attempts"
@@ -187,7 +190,7 @@ type Record struct {
 	Approvals int    `json:"approvals"` // 0 and 1: one person; 2: two
 
 	Request json.RawMessage `json:"request"`         // the signed request envelope
-	Cause   json.RawMessage `json:"cause,omitempty"` // the signed envelope behind this record; none: Request (asked), or the relay's clock
+	Cause   json.RawMessage `json:"cause,omitempty"` // the signed envelope behind this record; none: Request (asked), the relay's clock, or a restore
 
 	// The answer that the request holds, empty while pending: a final record keeps the one that it ended with.
 	Answer        json.RawMessage `json:"answer,omitempty"`         // the signed answer, without the sealed code

@@ -48,6 +48,8 @@ func chance(rng *rand.Rand, r *Record) Input {
 		return Lost{}
 	case 5, 6:
 		return Expire{}
+	case 7:
+		return Restored{}
 	}
 	switch rng.IntN(16) {
 	case 0:
