@@ -39,7 +39,7 @@ func (r record) each(ctx context.Context, errs io.Writer, q broker.AuditQuery, b
 	}
 	a, err := broker.OpenAudit(ctx, config, q)
 	if err != nil {
-		return &exit{exitUnavailable, err}
+		return storeExit(err)
 	}
 	defer a.Close()
 	if a.Direct {
@@ -62,15 +62,29 @@ func (r record) each(ctx context.Context, errs io.Writer, q broker.AuditQuery, b
 
 // checks is what verifying needs beside the record.
 type checks struct {
-	Former []string `placeholder:"KEY" help:"A responder's signing key (A…) that was enrolled once and is not in the file any more. Repeat it for several."`
+	Former     []string `placeholder:"KEY" help:"A responder's signing key (A…) that was enrolled once and is not in the file any more. Repeat it for several."`
+	FormerName []string `placeholder:"NAME" help:"A name (host) that the relay had once. Repeat it for several."`
+}
+
+// sound says whether what is named can be what it is called.
+func (c checks) sound() error {
+	for _, k := range c.Former {
+		if err := wire.CheckSigningKey(k); err != nil {
+			return &exit{exitUsage, fmt.Errorf("--former: %w", err)}
+		}
+	}
+	for _, n := range c.FormerName {
+		if err := wire.CheckRelayName(n); err != nil {
+			return &exit{exitUsage, fmt.Errorf("--former-name: %w", err)}
+		}
+	}
+	return nil
 }
 
 // verify reads all of the record into a Verifier and a Ledger.
 func (c checks) verify(ctx context.Context, r record, errs io.Writer) (*audit.Verifier, *audit.Ledger, audit.Extent, error) {
-	for _, k := range c.Former {
-		if err := wire.CheckSigningKey(k); err != nil {
-			return nil, nil, audit.Extent{}, &exit{exitUsage, fmt.Errorf("--former: %w", err)}
-		}
+	if err := c.sound(); err != nil {
+		return nil, nil, audit.Extent{}, err
 	}
 	var v *audit.Verifier
 	var l *audit.Ledger
@@ -80,6 +94,7 @@ func (c checks) verify(ctx context.Context, r record, errs io.Writer) (*audit.Ve
 		v = audit.NewVerifier(extent, func(project, key string) bool {
 			return config.Enrolled(project, key) || slices.Contains(c.Former, key)
 		})
+		v.Former, l.Former = c.FormerName, c.FormerName
 	}, func(m audit.Message) error {
 		v.Add(m)
 		l.Add(m)
@@ -131,6 +146,9 @@ func (c *auditVerifyCmd) Run(ctx context.Context, stdio stdio) error {
 		fmt.Fprintf(stdio.out, "; of %s the beginning has aged out", count(v.Begun, "request"))
 	}
 	fmt.Fprintln(stdio.out)
+	for _, r := range v.Restores {
+		fmt.Fprintln(stdio.out, r)
+	}
 	if cp != nil {
 		d := l.Compare(*cp, time.Now())
 		wrong += d.Wrong
@@ -143,6 +161,9 @@ func (c *auditVerifyCmd) Run(ctx context.Context, stdio stdio) error {
 			fmt.Fprintf(stdio.out, ", %d cannot be compared because others of their block are gone", d.Unknown)
 		}
 		fmt.Fprintln(stdio.out)
+		if i := slices.IndexFunc(v.Restores, func(r audit.Restore) bool { return cp.Last >= r.Seq && cp.Made <= r.At.Unix() }); d.Wrong > 0 && i >= 0 {
+			fmt.Fprintf(stdio.out, "this checkpoint is younger than the backup that the record was restored from: from sequence %d on, what it has is lost\n", v.Restores[i].Seq)
+		}
 		if c.CheckpointKey == "" {
 			fmt.Fprintln(stdio.err, "whoever writes a checkpoint names its key: give the one that you know with --checkpoint-key")
 		}

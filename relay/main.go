@@ -62,6 +62,9 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Say how a running relay is."`
 	Audit  auditCmd  `cmd:"" help:"Check, list and follow the record of requests."`
 	Reload reloadCmd `cmd:"" help:"Make a running relay read its configuration anew, as SIGHUP does."`
+
+	Backup  backupCmd  `cmd:"" help:"Write all of the record into a file, from a running relay too."`
+	Restore restoreCmd `cmd:"" help:"Make the record from a backup, where there is none. What was open is cancelled."`
 }
 
 // run parses args and runs one subcommand.

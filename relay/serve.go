@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -49,7 +50,7 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 		Reread: func() (*broker.Config, error) { return broker.ReadConfig(s.Config) }, LinkPath: service.LinkPath,
 	})
 	if err != nil {
-		return &exit{exitUnavailable, err}
+		return storeExit(err)
 	}
 	defer relay.Close()
 	// What a program that started this one waits for, and where to connect
@@ -71,8 +72,21 @@ func (s *serveCmd) Run(ctx context.Context, io stdio) error {
 			relay.Drain()
 			log.Info("relay ends")
 			return nil
+		case <-relay.Done():
+			if err := relay.Err(); err != nil {
+				return storeExit(err)
+			}
+			return nil
 		}
 	}
+}
+
+// storeExit is the end by a store that cannot be had, or not by this program.
+func storeExit(err error) error {
+	if errors.Is(err, broker.ErrNewerStore) || errors.Is(err, broker.ErrHalfRestored) {
+		return &exit{exitConfig, err}
+	}
+	return &exit{exitUnavailable, err}
 }
 
 // heap has the garbage collected twice as often as by default. Waiting jobs are

@@ -176,32 +176,22 @@ func openAudit(ctx context.Context, c *Config, q AuditQuery) (_ *Audit, err erro
 			closeAll()
 		}
 	}()
-	opts := &server.Options{ServerName: "cfa-relay", NoSigs: true, NoLog: true, DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: true}
-	if err := opts.ProcessConfigString("accounts { SYS {}, STORE { jetstream: enabled, users: [{user: store, password: store}] } }\nsystem_account: SYS"); err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
-	srv, err := server.NewServer(opts)
+	js, closeStore, err := serveStore(dir, true)
 	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
+		return nil, err
 	}
-	srv.Start()
-	closers = append(closers, func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(20 * time.Second) {
-		return nil, fmt.Errorf("the store in %s does not open", dir)
-	}
-	// Nothing listens: the password is for this process alone.
-	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.UserInfo("store", "store"), nats.Name("cfa-relay audit"))
-	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
-	closers = append(closers, nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
+	closers = append(closers, closeStore)
 	stream, err := js.Stream(ctx, streamName)
 	if err != nil {
 		return nil, fmt.Errorf("the store in %s has no record: %w", dir, err)
+	}
+	// What a newer relay wrote is not told by what an older one takes it for.
+	m, err := markOf(stream.CachedInfo().Config.Metadata)
+	if err == nil {
+		err = m.usable(storeFormat)
+	}
+	if err != nil {
+		return nil, err
 	}
 	events := make(chan auditEvent)
 	ctx, cancel := context.WithCancel(ctx)
@@ -250,6 +240,45 @@ func openAudit(ctx context.Context, c *Config, q AuditQuery) (_ *Audit, err erro
 		},
 		close: closeAll,
 	}, nil
+}
+
+// serveStore opens the store of a relay that does not run, whose lock the caller
+// holds. Nothing listens.
+func serveStore(dir string, syncAlways bool) (_ jetstream.JetStream, closeStore func(), err error) {
+	opts := &server.Options{ServerName: "cfa-relay", NoSigs: true, NoLog: true, DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: syncAlways}
+	if err := opts.ProcessConfigString("accounts { SYS {}, STORE { jetstream: enabled, users: [{user: store, password: store}] } }\nsystem_account: SYS"); err != nil {
+		return nil, nil, fmt.Errorf("open the store: %w", err)
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the store: %w", err)
+	}
+	srv.Start()
+	var nc *nats.Conn
+	closeStore = func() {
+		if nc != nil {
+			nc.Close()
+		}
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	}
+	defer func() {
+		if err != nil {
+			closeStore()
+		}
+	}()
+	if !srv.ReadyForConnections(20 * time.Second) {
+		return nil, nil, fmt.Errorf("the store in %s does not open", dir)
+	}
+	// Nothing listens: the password is for this process alone.
+	if nc, err = nats.Connect("", nats.InProcessServer(srv), nats.UserInfo("store", "store"), nats.Name("cfa-relay store")); err != nil {
+		return nil, nil, fmt.Errorf("open the store: %w", err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the store: %w", err)
+	}
+	return js, closeStore, nil
 }
 
 // serveAudit streams the record, one line a message.
@@ -364,7 +393,7 @@ func readRecord(ctx context.Context, stream jetstream.Stream, c *Config, q Audit
 		if !q.Follow && seq > x.Last {
 			return each(auditEvent{End: true})
 		}
-		if err := each(auditEvent{Message: &audit.Message{Seq: seq, Subject: m.Subject(), Time: meta.Timestamp.UTC(), Data: m.Data()}}); err != nil {
+		if err := each(auditEvent{Message: &audit.Message{Seq: seq, Subject: m.Subject(), Time: takenAt(m.Headers(), meta.Timestamp), Data: m.Data()}}); err != nil {
 			return err
 		}
 		if !q.Follow && (seq >= x.Last || meta.NumPending == 0) {
@@ -373,12 +402,28 @@ func readRecord(ctx context.Context, stream jetstream.Stream, c *Config, q Audit
 	}
 }
 
+// takenHeader is of messages that were restored: when the store before took them.
+const takenHeader = "Cfa-Taken"
+
+// takenAt is when a store first took a message.
+func takenAt(h nats.Header, stamp time.Time) time.Time {
+	if at, err := time.Parse(time.RFC3339Nano, h.Get(takenHeader)); err == nil && at.Before(stamp) {
+		return at.UTC()
+	}
+	return stamp.UTC()
+}
+
 func extentOf(ctx context.Context, stream jetstream.Stream, c *Config) (audit.Extent, error) {
 	info, err := stream.Info(ctx)
 	if err != nil {
 		return audit.Extent{}, err
 	}
-	x := audit.Extent{Stream: info.Config.Name, Relay: c.Host, First: info.State.FirstSeq, Last: info.State.LastSeq, Keep: int64(time.Duration(c.Limits.Retention) / time.Second)}
+	m, err := markOf(info.Config.Metadata)
+	if err != nil {
+		return audit.Extent{}, err
+	}
+	x := audit.Extent{Stream: info.Config.Name, Relay: c.Host, First: info.State.FirstSeq, Last: info.State.LastSeq, Keep: int64(time.Duration(c.Limits.Retention) / time.Second),
+		Format: m.format, Created: info.Created.UTC(), Restored: m.restored}
 	if info.State.Msgs == 0 {
 		x.First = x.Last + 1
 	}

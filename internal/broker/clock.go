@@ -32,7 +32,10 @@ func (r *Relay) runClock(ctx context.Context) {
 // sweep does what is due now.
 func (r *Relay) sweep(ctx context.Context, now time.Time) {
 	// First: a clock that is off ends the rest, and must still be measured.
-	r.store.measureRoom(ctx)
+	if err := r.store.measureRoom(ctx); err != nil {
+		r.end(err)
+		return
+	}
 	asked := false
 	for _, e := range r.store.those(func(*entry) bool { return true }) {
 		due, in := e.rec.Clock(now)
@@ -83,7 +86,8 @@ func (r *Relay) lost(rec lifecycle.Record, now time.Time) lifecycle.Input {
 // recordSeen runs for each record that the stream brings, from whichever relay.
 func (r *Relay) recordSeen(e entry) {
 	// The relay that recorded it may have ended before it noted what follows.
-	if e.rec.Event == lifecycle.EventDeclined && e.rec.Group != "" {
+	// After a restore this sees all of the record, of which the old is noted already.
+	if e.rec.Event == lifecycle.EventDeclined && e.rec.Group != "" && r.now().Sub(time.UnixMilli(e.rec.At)) < wire.LongestWait+time.Hour {
 		r.goDo(func() {
 			ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
 			defer cancel()

@@ -180,7 +180,7 @@ func (r *Relay) open(ctx context.Context, d *desk, m wire.OpenMessage) (wire.Rep
 	default:
 		return wire.Reply{}, err
 	}
-	r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintChallenge, Key: m.Key, Rev: after.seq, Envelope: &m.Challenge})
+	r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintChallenge, Key: m.Key, Rev: r.store.rev(after.seq), Envelope: &m.Challenge})
 	return r.reply(after), nil
 }
 
@@ -213,13 +213,13 @@ func (r *Relay) answer(ctx context.Context, d *desk, m wire.AnswerMessage) (wire
 		return wire.Reply{}, err
 	}
 	if after.rec.State == lifecycle.StateAnswered {
-		r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintAnswer, Key: m.Key, Rev: after.seq, Envelope: &m.Answer, Sealed: m.Sealed})
+		r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintAnswer, Key: m.Key, Rev: r.store.rev(after.seq), Envelope: &m.Answer, Sealed: m.Sealed})
 	}
 	if err == nil {
 		r.decided(wire.VerbAnswer, after)
 		r.tellProject(after)
 		if after.rec.State != lifecycle.StateAnswered {
-			r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintState, Key: m.Key, Rev: after.seq})
+			r.push(wire.HintSubject(m.Key), wire.Hint{Hint: wire.HintState, Key: m.Key, Rev: r.store.rev(after.seq)})
 		}
 	}
 	return r.reply(after), nil

@@ -62,7 +62,7 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 		return wire.Reply{}, err
 	}
 	if !job.Bound {
-		if err := r.store.claimToken(ctx, job.TokenID, key); err != nil {
+		if err := r.store.claimToken(ctx, job.TokenID, key, job.IssuedAt); err != nil {
 			return wire.Reply{}, err
 		}
 	}
@@ -83,6 +83,9 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 		return wire.Reply{}, refuse(wire.RefusedBusy, "the relay's store is nearly full, and the rest is kept for requests that are open", "tell the relay's administrator")
 	}
 	if err := r.suitable(c, job.Request); err != nil {
+		return wire.Reply{}, err
+	}
+	if err := r.notForgotten(job.Request); err != nil {
 		return wire.Reply{}, err
 	}
 	if err := r.notDeclined(ctx, job.Request.Project, job.Facts.Group); err != nil {
@@ -158,6 +161,21 @@ func (r *Relay) suitable(c *Config, q wire.Request) error {
 	return nil
 }
 
+// notForgotten refuses a request that was made before the record was restored from
+// a backup and is not in it: it may have been answered or declined since the backup
+// was made, and would be asked, and counted, a second time. Its key has signed when
+// it was made, so it cannot be made younger; what a job asks anew has a new key.
+// There is no margin for clocks: a job whose clock is ahead is at worst asked about
+// again, as the same request, of which it takes one answer and no other.
+func (r *Relay) notForgotten(q wire.Request) error {
+	at := r.store.restoredAt()
+	if at.IsZero() || !time.Unix(q.Made, 0).Before(at) {
+		return nil
+	}
+	return refuse(wire.RefusedLimit, fmt.Sprintf("this request was made before this relay's record was restored from a backup (%s), and whether it was answered or declined before is not on record", at.UTC().Format(time.RFC3339)),
+		"run the job again: a new request is taken")
+}
+
 // notDeclined refuses a run that a human has declined: a workflow that asks on
 // until somebody gives in is worn down by nobody's no. A CI whose tokens name no
 // run has nothing to tell one by.
@@ -229,7 +247,7 @@ func (r *Relay) alive(ctx context.Context, key string, m wire.AliveMessage) (wir
 	if err := r.claimShown(ctx, key, m.Token); err != nil {
 		return wire.Reply{}, err
 	}
-	r.push(wire.HintSubject(d.connect), wire.Hint{Hint: wire.HintAlive, Key: key, Rev: e.seq, Envelope: &m.Alive, Token: m.Token})
+	r.push(wire.HintSubject(d.connect), wire.Hint{Hint: wire.HintAlive, Key: key, Rev: r.store.rev(e.seq), Envelope: &m.Alive, Token: m.Token})
 	return r.reply(e), nil
 }
 
@@ -251,7 +269,7 @@ func (r *Relay) claimShown(ctx context.Context, key, token string) error {
 	if err != nil {
 		return err
 	}
-	return r.store.claimToken(ctx, job.TokenID, key)
+	return r.store.claimToken(ctx, job.TokenID, key, job.IssuedAt)
 }
 
 // leads checks where a link leads: a human follows it with the browser that is
@@ -372,7 +390,7 @@ func (r *Relay) view(e entry) wire.State {
 	c := r.rules.Load().config
 	hidden := c.Names == "hidden"
 	s := wire.State{
-		Rev: e.seq, State: string(e.rec.State), Attempt: e.rec.Attempt, Reason: e.rec.Reason,
+		Rev: r.store.rev(e.seq), State: string(e.rec.State), Attempt: e.rec.Attempt, Reason: e.rec.Reason,
 		Deadline: e.rec.Deadline / 1000, Why: e.rec.Why, Sealed: e.rec.Sealed,
 	}
 	if !hidden {

@@ -33,3 +33,18 @@ func hold(dir string) (release func(), err error) {
 	}
 	return sync.OnceFunc(func() { f.Close() }), nil
 }
+
+// ownDirectory says that dir is this user's, or is not there.
+func ownDirectory(dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
+		return fmt.Errorf("the data directory %s belongs to the user with the id %d, and what this one puts into it the relay could not open: run this as that user (runuser -u NAME -- cfa-relay …)", dir, s.Uid)
+	}
+	return nil
+}

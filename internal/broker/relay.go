@@ -85,6 +85,7 @@ type Relay struct {
 	opened      atomic.Pointer[store]  // store, for who reads it while the relay starts
 	probed      atomic.Pointer[string] // why the last trial to write failed; "": it did not
 	serving     atomic.Bool            // all that Start does is done
+	failed      atomic.Pointer[error]  // why it has ended by itself
 	draining    atomic.Bool            // no new request is taken any more
 	drained     sync.Once
 	takes       []*nats.Subscription // by which it shares work with other relays
@@ -164,7 +165,9 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	}
 	r.refusals = newRefusalLog(r.store)
 	r.goDo(func() { r.refusals.write(r.ctx) })
-	r.store.measureRoom(ctx)
+	if err := r.store.measureRoom(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.store.loadAway(ctx); err != nil {
 		return nil, err
 	}
@@ -320,8 +323,27 @@ func (r *Relay) Close() {
 	}
 }
 
-// Done is closed when the relay has been told to end.
+// Done is closed when the relay has been told to end, or ends by itself: see Err.
 func (r *Relay) Done() <-chan struct{} { return r.ctx.Done() }
+
+// Err is why the relay has ended by itself; nil where it has not.
+func (r *Relay) Err() error {
+	if err := r.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// end ends the relay by itself. It does not drain: what is left for it to write
+// would go into a store that it does not understand. Clients go to another relay.
+func (r *Relay) end(why error) {
+	if !r.failed.CompareAndSwap(nil, &why) {
+		return
+	}
+	r.log.Error("relay ends by itself", "error", why)
+	r.cancel()
+	go r.Close() // which waits for whoever has called this
+}
 
 // ClientURL is where jobs and responders connect: nats:// on loopback without
 // TLS, else tls://.
@@ -459,7 +481,7 @@ func (r *Relay) push(subject string, h wire.Hint) {
 // job is not told where it has caused that itself: the reply says it, and a hint
 // beside it costs the job one more read.
 func (r *Relay) tellProject(e entry) {
-	h := wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq}
+	h := wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: r.store.rev(e.seq)}
 	c, now := r.rules.Load().config, r.now()
 	people := c.enrolled(e.rec.Project)
 	// Who is away is not rung. Of what they look at all the same they hear the rest.
@@ -482,7 +504,7 @@ func (r *Relay) tellProject(e entry) {
 // changed tells everyone concerned that a request has a new record.
 func (r *Relay) changed(e entry) {
 	r.tellProject(e)
-	r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+	r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: r.store.rev(e.seq)})
 }
 
 func operationID() string {

@@ -91,9 +91,11 @@ type store struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	mu    sync.Mutex
-	open  map[string]*entry // the index: open requests, for lists and clocks; an entry is never changed, only replaced
-	ended map[string]uint64
+	mu       sync.Mutex
+	mark     mark              // of the stream, as this relay has left it
+	outdated error             // why this relay may not go on with the stream; nil: it may
+	open     map[string]*entry // the index: open requests, for lists and clocks; an entry is never changed, only replaced
+	ended    map[string]uint64
 	// How many of the index each run and project has, and who is about to be
 	// added to it: many ask at once, and each must count for the next.
 	runs, projects map[string]int
@@ -147,16 +149,13 @@ type flight struct {
 	seq   uint64 // what follow saw it as, before the acknowledgement came
 }
 
-func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Time, log *slog.Logger) (*store, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
+// streamConfig is the stream as the file wants it.
+func streamConfig(c *Config) jetstream.StreamConfig {
 	replicas := 1
 	if c.NATS != nil {
 		replicas = c.NATS.Replicas
 	}
-	stream, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	return jetstream.StreamConfig{
 		Name:     streamName,
 		Subjects: []string{"cfa.store.v1.>"},
 		Storage:  jetstream.FileStorage,
@@ -171,19 +170,36 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		DenyPurge:  true,
 		// Direct gets may come from a replica that lags.
 		AllowDirect: false,
-	})
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == errNoRoom {
-		return nil, fmt.Errorf("store: there is less room for the record than limits.store (%d bytes) lets it take, with a reserve of a quarter of the disk; make room, or lower limits.store: %w", c.Limits.Store, err)
 	}
+}
+
+// noRoom says what to do where the disk is smaller than what the file lets the
+// record take.
+func noRoom(err error, c *Config) error {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.ErrorCode == errNoRoom {
+		return fmt.Errorf("there is less room for the record than limits.store (%d bytes) lets it take, with a reserve of a quarter of the disk; make room, or lower limits.store: %w", c.Limits.Store, err)
+	}
+	return err
+}
+
+func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Time, log *slog.Logger) (*store, error) {
+	js, err := jetstream.New(nc)
 	if err != nil {
-		return nil, fmt.Errorf("store: create stream %s: %w", streamName, err)
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	stream, m, err := openStream(ctx, js, streamConfig(c), upgrades)
+	if errors.Is(err, ErrNewerStore) || errors.Is(err, ErrHalfRestored) {
+		return nil, err
+	}
+	if err := noRoom(err, c); err != nil {
+		return nil, fmt.Errorf("store: stream %s: %w", streamName, err)
 	}
 	info, err := stream.Info(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	return &store{
-		js: js, stream: stream, now: now, log: log,
+		js: js, stream: stream, now: now, log: log, mark: m,
 		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
 		questions: map[string]map[question]int{}, refreshed: map[string]time.Time{}, asked: map[string]map[string]time.Time{},
@@ -334,6 +350,10 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 	}
 	f := &flight{at: s.now()}
 	s.mu.Lock()
+	if err := s.outdated; err != nil {
+		s.mu.Unlock()
+		return entry{}, err
+	}
 	for op, f := range s.own { // acknowledged, and never seen again
 		if s.now().Sub(f.at) > time.Minute {
 			delete(s.own, op)
@@ -718,13 +738,15 @@ func (s *store) those(want func(*entry) bool) []*entry {
 const reservePercent = 80
 
 // measureRoom sees how full the store is, and says so before it is too late; and
-// how far this relay's clock is from the stream's.
-func (s *store) measureRoom(ctx context.Context) {
+// how far this relay's clock is from the stream's. It gives why this relay may not
+// go on with the stream, where another has upgraded it.
+func (s *store) measureRoom(ctx context.Context) (outdated error) {
 	start := s.now()
 	info, err := s.stream.Info(ctx)
 	if err != nil || s.most <= 0 {
-		return
+		return nil
 	}
+	outdated = s.checkMark(ctx, info.Config)
 	now := s.now()
 	full := int(info.State.Bytes * 100 / uint64(s.most))
 	s.mu.Lock()
@@ -737,6 +759,7 @@ func (s *store) measureRoom(ctx context.Context) {
 			s.log.Warn("the store fills; from 80 percent on no new request is taken", "percent", full, "mend", "raise limits.store, or shorten limits.retention")
 		}
 	}
+	return outdated
 }
 
 func (s *store) room() bool {
@@ -774,14 +797,30 @@ func (s *store) noteDropped(ctx context.Context, key, verb string) error {
 	return err
 }
 
+// tokenAheadMost is how far ahead an issuer's clock may be, see package trust.
+const tokenAheadMost = 60 * time.Second
+
 // claimToken notes which key an unbound ID token came with, for as long as the
-// record is kept: the second key is refused.
-func (s *store) claimToken(ctx context.Context, id, key string) error {
+// record is kept: the second key is refused. Of one that was issued before the
+// record was restored the note can be among what was lost, so there it counts only
+// where it is.
+func (s *store) claimToken(ctx context.Context, id, key string, issued time.Time) error {
+	subject := unboundPrefix + id
+	if at := s.restoredAt(); !at.IsZero() && issued.Before(at.Add(tokenAheadMost)) {
+		m, err := s.stream.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return refuse(wire.RefusedToken, fmt.Sprintf("this ID token was issued before this relay's record was restored from a backup (%s), or a moment after; which key it was used with before is not on record any more", at.UTC().Format(time.RFC3339)),
+				"ask with a new token: run the job again")
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errStore, err)
+		}
+		return heldBy(m, key)
+	}
 	data, err := lifecycle.Note{V: lifecycle.Version, Op: operationID(), At: s.now().UnixMilli(), About: lifecycle.AboutToken, Name: id, Key: key}.Encode()
 	if err != nil {
 		return err
 	}
-	subject := unboundPrefix + id
 	_, appendErr := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
 	if appendErr == nil {
 		return nil
@@ -790,6 +829,11 @@ func (s *store) claimToken(ctx context.Context, id, key string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStore, appendErr)
 	}
+	return heldBy(m, key)
+}
+
+// heldBy says whether a token's note is of this key.
+func heldBy(m *jetstream.RawStreamMsg, key string) error {
 	if n, err := lifecycle.DecodeNote(m.Data); err != nil || n.Key != key {
 		return errTokenUsed
 	}

@@ -93,11 +93,11 @@ func (r *Relay) escalate(before, now time.Time) {
 				if _, away := r.store.awayUntil(p.Sign, now); away {
 					continue
 				}
-				r.push(wire.HintSubject(p.Connect), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+				r.push(wire.HintSubject(p.Connect), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: r.store.rev(e.seq)})
 			}
 		}
 		if came {
-			r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+			r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: r.store.rev(e.seq)})
 		}
 	}
 }
