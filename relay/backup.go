@@ -38,7 +38,7 @@ func (b *backupCmd) Run(ctx context.Context, stdio stdio) error {
 	switch {
 	case errors.As(err, &e):
 		return err
-	case errors.Is(err, audit.ErrBackup):
+	case errors.Is(err, audit.ErrBackup), errors.Is(err, audit.ErrIncomplete):
 		return &exit{exitWrong, err}
 	case err != nil:
 		return storeExit(err)

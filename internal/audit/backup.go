@@ -43,6 +43,9 @@ var gzipHead = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff}
 var (
 	// ErrBackup says that a file is not what a backup was written as.
 	ErrBackup = errors.New("damaged backup")
+	// ErrIncomplete says that a store lacks messages, so that there is no backup of
+	// it from which they could get their sequences back.
+	ErrIncomplete = errors.New("no backup can be made of that; see what audit verify says of it, and keep a copy of the directory that it is in")
 	// ErrBackupVersion says that a newer program wrote it.
 	ErrBackupVersion = errors.New("this backup was written by a newer cfa-relay: upgrade this one to read it")
 )
@@ -154,15 +157,17 @@ func (b *BackupWriter) write(parts ...[]byte) error {
 	return nil
 }
 
-// Add writes the next message. One that is missing cannot be left out: a restore
-// could not give the ones after it their places.
+// Add writes the next message. None can be left out.
 func (b *BackupWriter) Add(m Message) error {
 	if m.Seq > b.next && b.next <= b.last {
-		return fmt.Errorf("%s missing in the store, of which no backup can be made like that; see what audit verify says, and keep a copy of the store's directory", sequences(b.next, m.Seq-1))
+		return fmt.Errorf("%s missing in the store: %w", sequences(b.next, m.Seq-1), ErrIncomplete)
 	}
 	p := place{m.Seq, m.Subject, m.Time.UTC(), len(m.Data)}
-	if err := p.check(b.next); err != nil || b.next > b.last {
-		return fmt.Errorf("the store holds a message that no backup can hold: %w", errors.Join(err, ErrBackup))
+	if b.next > b.last {
+		return fmt.Errorf("sequence %d is more than the store said that it holds: %w", m.Seq, ErrIncomplete)
+	}
+	if err := p.check(b.next); err != nil {
+		return fmt.Errorf("the store holds what no backup can: %w", err)
 	}
 	data, err := line(p)
 	if err != nil {
@@ -175,7 +180,7 @@ func (b *BackupWriter) Add(m Message) error {
 // Close writes the end, and gives the hash in it.
 func (b *BackupWriter) Close() (string, error) {
 	if b.next <= b.last {
-		return "", fmt.Errorf("%s missing at the store's end; nothing is a backup without them", sequences(b.next, b.last))
+		return "", fmt.Errorf("%s missing at the store's end: %w", sequences(b.next, b.last), ErrIncomplete)
 	}
 	sum := hex.EncodeToString(b.sum.Sum(nil))
 	data, err := line(tail{sum})

@@ -150,7 +150,7 @@ func Restore(ctx context.Context, c *Config, f io.ReadSeeker, o RestoreOptions) 
 		if err := b.write(ctx, js, c, f, o.Now()); err != nil {
 			return nil, err
 		}
-		return &b.Restored, finish(ctx, js, c)
+		return &b.Restored, finish(ctx, js, c, o.Now)
 	}
 	dir := filepath.Join(c.Data, "store")
 	// Not synced message by message, which would take an hour for what can be done
@@ -173,7 +173,7 @@ func Restore(ctx context.Context, c *Config, f io.ReadSeeker, o RestoreOptions) 
 		return nil, err
 	}
 	defer closeStore()
-	return &b.Restored, finish(ctx, js, c)
+	return &b.Restored, finish(ctx, js, c, o.Now)
 }
 
 // checkBackup reads all of a backup and writes nothing.
@@ -375,7 +375,7 @@ func (p *pouring) flush(ctx context.Context) error {
 const appendWithin = 30 * time.Second
 
 // finish upgrades what was restored, and says that it is whole.
-func finish(ctx context.Context, js jetstream.JetStream, c *Config) error {
+func finish(ctx context.Context, js jetstream.JetStream, c *Config, now func() time.Time) error {
 	stream, err := js.Stream(ctx, streamName)
 	if err != nil {
 		return err
@@ -394,8 +394,12 @@ func finish(ctx context.Context, js jetstream.JetStream, c *Config) error {
 		}
 	}
 	config.Metadata = m.in(have.Metadata)
-	_, err = js.UpdateStream(ctx, config)
-	return err
+	if _, err = js.UpdateStream(ctx, config); err != nil {
+		return err
+	}
+	// A request says in whole seconds when it was made: of this second none is taken.
+	// It is over when this is, so that whoever asks from then on is heard.
+	return pause(ctx, min(time.Second, time.UnixMilli(m.restored).Truncate(time.Second).Add(time.Second).Sub(now())))
 }
 
 // syncTree has everything below dir on the disk.
