@@ -30,6 +30,7 @@ type ledger struct {
 	ana      nkeys.KeyPair
 	messages []audit.Message
 	last     map[string]lifecycle.Record
+	metadata map[string]string // of the store's stream
 }
 
 func newLedger(t *testing.T) *ledger {
@@ -165,7 +166,7 @@ func (l *ledger) store(messages []audit.Message, without ...uint64) {
 	}
 	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
 	defer cancel()
-	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CFA", Subjects: []string{"cfa.store.v1.>"}, MaxAge: 720 * time.Hour})
+	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CFA", Subjects: []string{"cfa.store.v1.>"}, MaxAge: 720 * time.Hour, Metadata: l.metadata})
 	if err != nil {
 		l.t.Fatal(err)
 	}

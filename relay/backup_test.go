@@ -212,6 +212,46 @@ func TestAStoreThatHasAGapIsNoBackup(t *testing.T) {
 	}
 }
 
+// What a newer version wrote is not told, nor gone on with, by an older one.
+func TestAStoreThatThisProgramCannotHaveEndsItWith78(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		metadata map[string]string
+		say      string
+	}{
+		"of a newer format": {map[string]string{"cfa-format": "2"}, "written by a newer cfa-relay"},
+		"half restored":     {map[string]string{"cfa-format": "1", "cfa-restoring": "ab"}, "a restore of this store did not end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLedger(t)
+			l.metadata = tc.metadata
+			l.request("rocket/ci[0] line 6", "")
+			// An issuer that nobody has to be asked for.
+			text, err := os.ReadFile(l.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := strings.Replace(string(text), "issuers: [github]", `issuers: [{name: github, provider: github, url: "http://127.0.0.1:1"}]`, 1)
+			if err := os.WriteFile(l.config, []byte(changed), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l.store(l.messages)
+			dir := t.TempDir()
+			for _, args := range [][]string{
+				{"serve", "--config", l.config}, {"audit", "verify", "--config", l.config}, {"backup", "--config", l.config, "--out", filepath.Join(dir, "cfa.backup")},
+			} {
+				if code, _, errs := l.program(args...); code != exitConfig || !strings.Contains(errs, tc.say) {
+					t.Errorf("%s: %d %s", args[0], code, errs)
+				}
+			}
+			if got := names(t, dir); len(got) != 0 {
+				t.Errorf("there is %q", got)
+			}
+		})
+	}
+}
+
 func TestAFileIsWholeOrNotThere(t *testing.T) {
 	t.Parallel()
 	full := errors.New("no space left on device")

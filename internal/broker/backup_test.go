@@ -73,6 +73,9 @@ func TestAfterARestoreNothingThatWasOpenGoesOn(t *testing.T) {
 	file, h := backedUp(t, before)
 
 	// What comes after the backup is lost; what was told of it is not.
+	for range 3 {
+		must(t, f.accepted(rocketRepo, "rocket").cancel())
+	}
 	must(t, ana.say(wire.VerbOpen, ana.openMessage(t, waits)))
 	seen := must(t, waits.state()).Rev
 	f.relay.Close()
@@ -534,6 +537,10 @@ func TestARestoredRecordBeginsWhereItBegan(t *testing.T) {
 				t.Errorf("of sequences %d to %d there are %d to %d", h.First, h.Last, a.Extent.First, a.Extent.Last)
 			}
 			checked(t, c, a, all)
+			// A server of a cluster that has no snapshot begins to count there.
+			if info, err := f.relay.store.stream.Info(t.Context()); err != nil || info.Config.FirstSeq != h.First {
+				t.Errorf("%v: the stream is configured to begin at %d", err, info.Config.FirstSeq)
+			}
 			f.relay.Close()
 		}
 	}
