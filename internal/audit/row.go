@@ -94,7 +94,7 @@ type Filter struct {
 var Outcomes = []string{
 	"open", string(lifecycle.StatePending), string(lifecycle.StateAnswered), string(lifecycle.StateDelivered), string(lifecycle.StateDone),
 	lifecycle.OutcomeOK, lifecycle.OutcomeFailed, lifecycle.OutcomeUnknown,
-	string(lifecycle.StateDeclined), string(lifecycle.StateExpired), string(lifecycle.StateCancelled), lifecycle.WhyLost,
+	string(lifecycle.StateDeclined), string(lifecycle.StateExpired), string(lifecycle.StateCancelled), lifecycle.WhyLost, lifecycle.WhyRestored,
 }
 
 func (f Filter) during(at time.Time) bool {
@@ -117,7 +117,7 @@ func (f Filter) Takes(r *Row) bool {
 	case "open":
 		return !lifecycle.State(r.State).Final()
 	}
-	return f.Outcome == lifecycle.WhyLost && r.Why == lifecycle.WhyLost
+	return (f.Outcome == lifecycle.WhyLost || f.Outcome == lifecycle.WhyRestored) && r.Why == f.Outcome
 }
 
 // TakesEvent says whether one record is: by its own time, and its own state.

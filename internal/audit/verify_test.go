@@ -49,6 +49,13 @@ func TestARestoredRecordIsGoodAndSaysSo(t *testing.T) {
 	if text := v.Restores[0].String(); !strings.Contains(text, fmt.Sprintf("reaches to sequence %d,", v.Restores[0].Seq-1)) || !strings.Contains(text, v.Restores[0].At.UTC().Format(time.RFC3339)) {
 		t.Error(text)
 	}
+	rows := Rows{Most: 100, Filter: Filter{Outcome: lifecycle.WhyRestored}}
+	for _, m := range s.messages {
+		rows.Add(m)
+	}
+	if taken := rows.Taken(); len(taken) != 2 || taken[0].State != string(lifecycle.StateCancelled) || taken[1].Outcome != lifecycle.OutcomeUnknown {
+		t.Errorf("%d rows are of what a restore has ended", len(taken))
+	}
 	// What was so before the backup is so after the restore.
 	before := told(t)
 	if d := ledger(extent(before.messages), before.messages).Compare(checkpoint(t, before.messages), begin); d.Wrong != 0 {

@@ -73,7 +73,6 @@ func TestAStoreWithoutAFormatIsUpgraded(t *testing.T) {
 			c := f.relay.rules.Load().config
 			waits, over := f.accepted(rocketRepo, "rocket"), f.accepted(rocketRepo, "rocket")
 			must(t, over.cancel())
-			js := f.relay.store.js
 			unmarked := func(js jetstream.JetStream) {
 				t.Helper()
 				// To the byte what the program before this wrote.
@@ -86,9 +85,8 @@ func TestAStoreWithoutAFormatIsUpgraded(t *testing.T) {
 			}
 			if f.server != nil { // its stream outlives the relay, and so does who edits it
 				f.relay.Close()
-				nc := f.storeUser(c)
-				var err error
-				if js, err = jetstream.New(nc); err != nil {
+				js, err := jetstream.New(f.storeUser(c))
+				if err != nil {
 					t.Fatal(err)
 				}
 				unmarked(js)

@@ -223,8 +223,17 @@ func TestADiskThatIsSmallerThanTheLimitIsSaid(t *testing.T) {
 	if _, ok := diskFree("/nowhere/at/all"); ok {
 		t.Error("a disk that is not there has room")
 	}
+	// A running relay looks by itself.
+	f := startFixture(t)
+	rules := *f.relay.rules.Load()
+	config := *rules.config
+	config.Limits.Store = 1 << 60
+	rules.config = &config
+	f.relay.rules.Store(&rules)
+	f.relay.watch(time.Now())
+	f.log.line(t, "the disk has less room than limits.store lets the record take", "mend=")
 	// Far too small is found at the start.
-	f := newFixture(t)
+	f = newFixture(t)
 	c, err := ParseConfig([]byte(f.configText(t.TempDir(), onLoopback+fmt.Sprintf("limits: {store: %d}\n", int64(1)<<60))), "/")
 	if err != nil {
 		t.Fatal(err)
