@@ -52,7 +52,7 @@ var (
 
 // Head says what a backup is of.
 type Head struct {
-	V        int       `json:"cfa_backup"`         // BackupVersion
+	V        int       `json:"cfa-backup"`         // BackupVersion
 	Format   int       `json:"format"`             // of the store
 	Relay    string    `json:"relay"`              // its name
 	Stream   string    `json:"stream"`             // its name
@@ -235,7 +235,7 @@ func readPlain(r io.Reader) (*BackupReader, error) {
 	}
 	// The version first, and leniently: a later format may have anything else in it.
 	var head struct {
-		V int `json:"cfa_backup"`
+		V int `json:"cfa-backup"`
 	}
 	if json.Unmarshal(first, &head) != nil || head.V < 1 {
 		return nil, fmt.Errorf("%w: it has no head", ErrBackup)

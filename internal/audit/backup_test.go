@@ -135,7 +135,7 @@ func TestABackupIsTextThatSaysWhatItIs(t *testing.T) {
 	if len(lines) != 2*len(s.messages)+2 {
 		t.Fatalf("%d lines of %d messages", len(lines), len(s.messages))
 	}
-	if want := `{"cfa_backup":1,"format":1,"relay":"relay.test","stream":"CFA","created":"2026-11-20T03:00:00Z",`; !strings.HasPrefix(string(lines[0]), want) {
+	if want := `{"cfa-backup":1,"format":1,"relay":"relay.test","stream":"CFA","created":"2026-11-20T03:00:00Z",`; !strings.HasPrefix(string(lines[0]), want) {
 		t.Errorf("%s", lines[0])
 	}
 	if !bytes.Equal(bytes.TrimSuffix(lines[2], []byte("\n")), s.messages[0].Data) {
@@ -189,7 +189,7 @@ func withSum(body string) []byte {
 
 func TestABackupHasOneForm(t *testing.T) {
 	t.Parallel()
-	const head = `{"cfa_backup":1,"format":1,"relay":"relay.test","stream":"CFA","created":"2026-11-20T03:00:00Z","made":5,"keep":9,"first":3,"last":3,"count":1}` + "\n"
+	const head = `{"cfa-backup":1,"format":1,"relay":"relay.test","stream":"CFA","created":"2026-11-20T03:00:00Z","made":5,"keep":9,"first":3,"last":3,"count":1}` + "\n"
 	const one = `{"seq":3,"subject":"cfa.store.v1.request.UA","time":"2026-11-20T03:00:00.5Z","size":2}` + "\n{}\n"
 	if _, _, _, err := readAll(bytes.NewReader(zipped(t, withSum(head+one)))); err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func TestABackupHasOneForm(t *testing.T) {
 			}
 		})
 	}
-	newer := strings.Replace(head, `"cfa_backup":1`, `"cfa_backup":2,"what":{"ever":[]}`, 1)
+	newer := strings.Replace(head, `"cfa-backup":1`, `"cfa-backup":2,"what":{"ever":[]}`, 1)
 	if _, _, _, err := readAll(bytes.NewReader(zipped(t, withSum(newer)))); !errors.Is(err, ErrBackupVersion) || !strings.Contains(err.Error(), "upgrade") {
 		t.Error(err)
 	}
