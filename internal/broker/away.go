@@ -362,10 +362,10 @@ func (r *Relay) turned(signs []string) {
 		return e.rec.State == lifecycle.StatePending && slices.ContainsFunc(c.enrolled(e.rec.Project), concerned)
 	}) {
 		e := *e
-		r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+		r.push(wire.HintSubject(e.rec.Key), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: r.store.rev(e.seq)})
 		for _, p := range c.enrolled(e.rec.Project) {
 			if _, away := r.store.awayUntil(p.Sign, now); !away && (concerned(p) || p.After > 0) && r.turnOf(&e, p, now) {
-				r.push(wire.HintSubject(p.Connect), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: e.seq})
+				r.push(wire.HintSubject(p.Connect), wire.Hint{Hint: wire.HintState, Key: e.rec.Key, Rev: r.store.rev(e.seq)})
 			}
 		}
 	}
