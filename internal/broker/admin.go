@@ -34,6 +34,14 @@ type Status struct {
 	Away       []Absentee        `json:"away,omitempty"`
 	Keys       map[string]string `json:"keys"` // age of each issuer's key set; "missing" where it never came
 	LastReload *LastReload       `json:"last_reload,omitempty"`
+	// Certificate is the one that new connections get; nil: TLS is another's.
+	Certificate *CertificateStatus `json:"certificate,omitempty"`
+}
+
+// CertificateStatus is how the relay's certificate is.
+type CertificateStatus struct {
+	Expires *time.Time `json:"expires,omitempty"` // nil: there is none yet
+	Error   string     `json:"error,omitempty"`   // why there is none, or none newer
 }
 
 // LastReload is how the last reload went.
@@ -111,6 +119,23 @@ func (r *Relay) Status() Status {
 		if age, ok := ages[i.URL]; ok {
 			s.Keys[i.URL] = age.Round(time.Second).String()
 		}
+	}
+	s.Certificate = r.net.certificateStatus()
+	return s
+}
+
+func (n *network) certificateStatus() *CertificateStatus {
+	if n.certificate == nil {
+		return nil
+	}
+	s := &CertificateStatus{}
+	if _, err := n.certificate(); err != nil {
+		s.Error = err.Error()
+	} else if n.acme != nil {
+		s.Error = n.acme.Failed()
+	}
+	if end, ok := n.certificateEnd(); ok {
+		s.Expires = &end
 	}
 	return s
 }

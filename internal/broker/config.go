@@ -6,11 +6,13 @@ package broker
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/mail"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,6 +24,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/continuousauth/action/internal/acme"
 	"github.com/continuousauth/action/internal/ci"
 	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/trust"
@@ -62,10 +65,29 @@ type Listen struct {
 	PublicMetrics bool `yaml:"public-metrics"`
 }
 
-// TLS names the files of the relay's certificate and key, in PEM.
+// TLS names the files of the relay's certificate and key, in PEM, or says of whom
+// it gets one by itself.
 type TLS struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+	ACME *ACME  `yaml:"acme"`
+}
+
+func (t TLS) on() bool { return t.Cert != "" || t.ACME != nil }
+
+// ACME is a certificate authority that is asked for the relay's certificate.
+type ACME struct {
+	Agree     bool   `yaml:"agree-to-terms"` // of the authority; must be true
+	Email     string `yaml:"email"`
+	Directory string `yaml:"directory"` // default Let's Encrypt's
+	CAFile    string `yaml:"ca-file"`
+	EAB       *EAB   `yaml:"eab"`
+}
+
+// EAB is an account that an authority knows already (external account binding).
+type EAB struct {
+	KeyID string `yaml:"key-id"`
+	Key   string `yaml:"key"` // file with the MAC key, in base64url as the authority shows it
 }
 
 // Limits bound what projects may ask of the relay.
@@ -265,6 +287,12 @@ func ParseConfig(data []byte, dir string) (*Config, error) {
 	for _, p := range []*string{&c.Data, &c.TLS.Cert, &c.TLS.Key} {
 		*p = within(dir, *p)
 	}
+	if a := c.TLS.ACME; a != nil {
+		a.CAFile = within(dir, a.CAFile)
+		if a.EAB != nil {
+			a.EAB.Key = within(dir, a.EAB.Key)
+		}
+	}
 	if n := c.NATS; n != nil {
 		for _, p := range []*string{&n.CAFile, &n.Issuer, &n.UserIssuer, &n.XKey, &n.Callout.NKey, &n.Callout.Creds, &n.Client.NKey, &n.Client.Creds, &n.Store.NKey, &n.Store.Creds, &n.System.NKey, &n.System.Creds} {
 			*p = within(dir, *p)
@@ -282,7 +310,7 @@ func unknownKey(text string) string {
 	m := yamlUnknown.FindStringSubmatch(text)
 	var keys []string
 	for _, t := range []reflect.Type{
-		reflect.TypeFor[Config](), reflect.TypeFor[Listen](), reflect.TypeFor[TLS](), reflect.TypeFor[Limits](),
+		reflect.TypeFor[Config](), reflect.TypeFor[Listen](), reflect.TypeFor[TLS](), reflect.TypeFor[ACME](), reflect.TypeFor[EAB](), reflect.TypeFor[Limits](),
 		reflect.TypeFor[NATS](), reflect.TypeFor[Credential](), reflect.TypeFor[Project](), reflect.TypeFor[Responder](),
 	} {
 		for i := 0; t.Name() == m[2] && i < t.NumField(); i++ {
@@ -393,7 +421,14 @@ func (c *Config) compile(lines map[string]int) error {
 			return at("limits."+l.key, "is %d; use 1 to %d", *l.value, l.most)
 		}
 	}
+	// A key without a value is none to the library.
+	if _, there := lines["tls.acme"]; there && c.TLS.ACME == nil {
+		return at("tls.acme", "is empty; write {agree-to-terms: true}")
+	}
 	if err := c.checkListen(at); err != nil {
+		return err
+	}
+	if err := c.checkACME(at); err != nil {
 		return err
 	}
 	if err := c.checkNATS(at); err != nil {
@@ -443,7 +478,10 @@ func (c *Config) checkListen(at func(string, string, ...any) error) error {
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return at("tls", "needs both cert and key")
 	}
-	secure := c.TLS.Cert != ""
+	if c.TLS.Cert != "" && c.TLS.ACME != nil {
+		return at("tls", "has files and acme; keep one of them")
+	}
+	secure := c.TLS.on()
 	if err := c.checkMetrics(at); err != nil {
 		return err
 	}
@@ -472,7 +510,7 @@ func (c *Config) checkListen(at func(string, string, ...any) error) error {
 			if secure {
 				return at(l.key, "plain-websocket is for a proxy on the same machine: listen on 127.0.0.1, not on %q", wire.Clean(host, 80))
 			}
-			return at(l.key, "%q can be reached from outside, but there is no TLS: ID tokens would travel in plain text; set tls.cert and tls.key, or listen on 127.0.0.1", wire.Clean(l.addr, 80))
+			return at(l.key, "%q can be reached from outside, but there is no TLS: ID tokens would travel in plain text; set tls.acme, or tls.cert and tls.key, or listen on 127.0.0.1", wire.Clean(l.addr, 80))
 		}
 	}
 	if len(c.Listen.Origins) > 0 && c.Listen.WebSocket == "" {
@@ -487,6 +525,80 @@ func (c *Config) checkListen(at func(string, string, ...any) error) error {
 		}
 	}
 	return nil
+}
+
+const maxEmail = 254
+
+func (c *Config) checkACME(at func(string, string, ...any) error) error {
+	a := c.TLS.ACME
+	if a == nil {
+		return nil
+	}
+	directory := cmp.Or(a.Directory, acme.LetsEncrypt)
+	u, err := url.Parse(directory)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return at("tls.acme.directory", "%q is not the address of an ACME directory; write https://…", wire.Clean(a.Directory, 200))
+	}
+	if !a.Agree {
+		terms := "the authority's (" + u.Host + ")"
+		if directory == acme.LetsEncrypt {
+			terms = "Let's Encrypt's (https://letsencrypt.org/repository/)"
+		}
+		return at("tls.acme.agree-to-terms", "must be true, which says that you agree to terms of service: %s", terms)
+	}
+	if why := acme.Usable(c.Host, a.Directory); why != "" {
+		return at("host", "%q %s; use tls.cert and tls.key, or another tls.acme.directory", wire.Clean(c.Host, 80), why)
+	}
+	if m, err := mail.ParseAddress(a.Email); a.Email != "" && (err != nil || m.Address != a.Email || len(a.Email) > maxEmail) {
+		return at("tls.acme.email", "%q is not an address like ops@example.com", wire.Clean(a.Email, 80))
+	}
+	if e := a.EAB; e != nil && (e.KeyID == "" || e.Key == "") {
+		return at("tls.acme.eab", "needs both key-id and key (a file)")
+	}
+	return nil
+}
+
+// acme gives what package acme needs.
+func (c *Config) acme(log *slog.Logger) (acme.Options, error) {
+	a := c.TLS.ACME
+	o := acme.Options{Name: c.Host, Dir: filepath.Join(c.Data, "acme"), Directory: a.Directory, Email: a.Email, CAFile: a.CAFile, Log: log}
+	if a.EAB == nil {
+		return o, nil
+	}
+	if err := private("tls.acme.eab.key", a.EAB.Key, 0o077); err != nil {
+		return o, err
+	}
+	data, err := readSmall(a.EAB.Key)
+	if err != nil {
+		return o, fmt.Errorf("tls.acme.eab.key: %w", err)
+	}
+	defer clear(data)
+	o.KeyID, o.Key = a.EAB.KeyID, strings.TrimRight(strings.TrimSpace(string(data)), "=")
+	if key, err := base64.RawURLEncoding.DecodeString(o.Key); err != nil || len(key) == 0 {
+		return o, fmt.Errorf("tls.acme.eab.key: %s holds no key in base64url", a.EAB.Key)
+	}
+	return o, nil
+}
+
+// Certificate says where the relay's certificate comes from, for an administrator.
+func (c *Config) Certificate() string {
+	if c.TLS.ACME == nil {
+		return ""
+	}
+	from := fmt.Sprintf("the certificate comes from %s, which comes to %s to see whose that is (TLS-ALPN-01)", cmp.Or(c.TLS.ACME.Directory, acme.LetsEncrypt), net.JoinHostPort(c.Host, "443"))
+	for _, l := range []struct {
+		key, addr string
+		plain     bool
+	}{{"listen.websocket", c.Listen.WebSocket, c.Listen.Plain}, {"listen.nats", c.Listen.NATS, false}} {
+		if host, port, err := splitPort(l.addr); err == nil && port == 443 && !l.plain && !isLoopback(host) {
+			return from + ": " + l.key + " is there"
+		}
+	}
+	to := "listen.nats (" + c.Listen.NATS + ")"
+	if c.Listen.WebSocket != "" && !c.Listen.Plain {
+		to = "listen.websocket (" + c.Listen.WebSocket + ")"
+	}
+	return from + ". NOTE: nothing here listens on port 443 for others; whatever does there must pass the bytes on to " + to + ", TLS and all"
 }
 
 // checkMetrics keeps metrics on loopback: they are plain HTTP, ask for no
@@ -754,6 +866,13 @@ func (c *Config) CheckFiles() error {
 			}
 		}
 		return nil
+	}
+	if c.TLS.ACME != nil {
+		o, err := c.acme(slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		return acme.Check(o)
 	}
 	if c.TLS.Cert == "" {
 		return nil

@@ -122,6 +122,11 @@ func (r *Relay) unready() (why []string) {
 			why = append(why, "no connection to NATS ("+c.name+")")
 		}
 	}
+	if r.net.certificate != nil {
+		if _, err := r.net.certificate(); err != nil {
+			why = append(why, "the certificate: "+err.Error())
+		}
+	}
 	if s := r.unwritable(); s != "" {
 		why = append(why, "the store: "+s)
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/continuousauth/action/internal/acme"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -47,6 +48,7 @@ type network struct {
 	webSocketHost, webSocketProfile string
 	once                            sync.Once // of close
 
+	acme        *acme.Manager                    // nil: the certificate is in files
 	certificate func() (*tls.Certificate, error) // what new connections get; nil: there is no TLS of this process's
 }
 
@@ -70,7 +72,7 @@ func (r *Relay) openNetwork(ctx context.Context, c *Config) (*network, error) {
 // embedNetwork runs a server in this process. Its keys are made anew at each
 // start and never leave memory.
 func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(*server.Options)) (_ *network, err error) {
-	n := &network{account: "CFA", secure: c.TLS.Cert != ""}
+	n := &network{account: "CFA", secure: c.TLS.on()}
 	kp, err := nkeys.CreateAccount()
 	if err != nil {
 		return nil, err
@@ -132,15 +134,17 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 		return nil, err
 	}
 	n.listenHost = opts.Host
-	var serverTLS *tls.Config
+	var serverTLS, webSocketTLS *tls.Config
 	if n.secure {
-		if serverTLS, err = serverCertificate(c.TLS, log); err != nil {
+		if serverTLS, webSocketTLS, err = n.listenerTLS(ctx, c, log); err != nil {
 			return nil, err
 		}
+		defer func() {
+			if err != nil && n.acme != nil {
+				n.acme.Close()
+			}
+		}()
 		opts.TLS, opts.TLSConfig, opts.TLSHandshakeFirst, opts.TLSTimeout = true, serverTLS, true, 10
-		n.certificate = func() (*tls.Certificate, error) {
-			return serverTLS.GetCertificate(&tls.ClientHelloInfo{ServerName: c.Host})
-		}
 	}
 	if c.Listen.WebSocket != "" {
 		host, port, err := splitPort(c.Listen.WebSocket)
@@ -150,7 +154,7 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 		n.webSocketHost = host
 		n.webSocketProfile = "wss"
 		opts.Websocket = server.WebsocketOpts{
-			Host: host, Port: port, TLSConfig: serverTLS, HandshakeTimeout: 10 * time.Second,
+			Host: host, Port: port, TLSConfig: webSocketTLS, HandshakeTimeout: 10 * time.Second,
 			// Browsers send an Origin, and only those listed may; without a
 			// list no page of another host may use a visitor's network.
 			AllowedOrigins: c.Listen.Origins, SameOrigin: len(c.Listen.Origins) == 0,
@@ -205,6 +209,36 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 		}
 	}
 	return n, nil
+}
+
+// listenerTLS gives both listeners the relay's certificate.
+func (n *network) listenerTLS(ctx context.Context, c *Config, log *slog.Logger) (nats, webSocket *tls.Config, err error) {
+	if c.TLS.ACME == nil {
+		if nats, err = serverCertificate(c.TLS, log); err != nil {
+			return nil, nil, err
+		}
+		n.certificate = func() (*tls.Certificate, error) {
+			return nats.GetCertificate(&tls.ClientHelloInfo{ServerName: c.Host})
+		}
+		return nats, nats, nil
+	}
+	o, err := c.acme(log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n.acme, err = acme.Open(ctx, o); err != nil {
+		return nil, nil, err
+	}
+	n.certificate = n.acme.Certificate
+	// nats-server has a GetConfigForClient of its own for WebSocket, so the
+	// authority's protocol must be among those that the listener speaks.
+	return n.acme.TLS(), n.acme.TLS("http/1.1", acme.Protocol), nil
+}
+
+// tlsAddress is a listener of this process that speaks TLS.
+func (n *network) tlsAddress() *net.TCPAddr {
+	addr, _ := n.server.Addr().(*net.TCPAddr)
+	return addr
 }
 
 // joinNetwork connects to servers that exist, with a user in each account.
@@ -450,6 +484,9 @@ func (n *network) closeOnce() {
 		if c != nil {
 			c.Close()
 		}
+	}
+	if n.acme != nil {
+		n.acme.Close()
 	}
 }
 

@@ -41,7 +41,7 @@ func TestTheREADMEsFullExampleHasEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// And as its comments say: `nats` in the place of `listen` and `tls`, of which
+	// And as its comments say: files in the place of `acme`, and `nats` in the place of `listen` and `tls`, of which
 	// there are two forms.
 	rest := regexp.MustCompile(`(?m)^(listen|tls):\n(?:  .*\n)+`).ReplaceAllString(text, "")
 	joined := regexp.MustCompile(`(?m)^#(nats:|  )`).ReplaceAllString(rest, "$1")
@@ -54,12 +54,21 @@ func TestTheREADMEsFullExampleHasEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files := regexp.MustCompile(`(?m)^tls:\n(?:  .*\n)+`).ReplaceAllString(text, "")
+	files = regexp.MustCompile(`(?m)^###`).ReplaceAllString(files, "")
+	fourth, err := ParseConfig([]byte(files), "/etc/cfa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own.TLS.ACME == nil || own.TLS.Cert != "" || fourth.TLS.ACME != nil || fourth.TLS.Cert == "" {
+		t.Error("the two forms of tls are not what they should be")
+	}
 	if own.NATS != nil || other.NATS == nil || other.Listen.NATS != "" || other.NATS.operator() || third.NATS == nil || !third.NATS.operator() {
 		t.Fatal("the three forms are not what they should be")
 	}
 
 	there := map[string]bool{}
-	for _, form := range []string{text, joined, operated} {
+	for _, form := range []string{text, joined, operated, files} {
 		for path := range keyLines([]byte(form)) {
 			there[regexp.MustCompile(`\[[0-9]+\]`).ReplaceAllString(path, "[]")] = true
 		}

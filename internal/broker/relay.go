@@ -154,6 +154,9 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if r.net, err = r.openNetwork(ctx, c); err != nil {
 		return nil, err
 	}
+	if m := r.net.acme; m != nil {
+		r.goDo(func() { m.Run(r.ctx, r.net.tlsAddress()) })
+	}
 	if r.store, err = openStore(ctx, r.net.store, c, r.now, r.log); err != nil {
 		return nil, err
 	}
@@ -290,7 +293,7 @@ func needsRestart(a, b *Config) string {
 		return "host"
 	case !same(a.Listen, b.Listen):
 		return "listen"
-	case a.TLS != b.TLS:
+	case !same(a.TLS, b.TLS):
 		return "tls"
 	case a.Data != b.Data:
 		return "data"

@@ -6,6 +6,7 @@ package broker
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"maps"
 	"os"
@@ -107,7 +108,7 @@ func (r *Relay) runWatch(ctx context.Context) {
 // watched is what was said already.
 type watched struct {
 	end        time.Time // the certificate's, whose marks were said
-	marks      int       // how many of expiryMarks
+	marks      int       // how many of its marks
 	skew, disk bool
 	offset     map[string]bool // by issuer
 }
@@ -175,8 +176,17 @@ func (r *Relay) sayDisk(free, record uint64, limit int64) {
 	r.said.disk = short
 }
 
-// expiryMarks are the days before a certificate's end on which it is said.
-var expiryMarks = []int{30, 7, 1, 0}
+const day = 24 * time.Hour
+
+// expiryMarks are how long before the end of a certificate in files it is said.
+var expiryMarks = []time.Duration{30 * day, 7 * day, day, 0}
+
+// acmeMarks are the same for one that is renewed by itself, which happens when a
+// third of its life is left: whether that is a month or two days is the
+// authority's choice.
+func acmeMarks(life time.Duration) []time.Duration {
+	return []time.Duration{life / 6, life / 18, 0}
+}
 
 // certificateEnd is when the certificate that new connections get expires.
 func (r *Relay) certificateEnd() (time.Time, bool) {
@@ -187,29 +197,43 @@ func (r *Relay) certificateEnd() (time.Time, bool) {
 }
 
 func (n *network) certificateEnd() (time.Time, bool) {
-	if n.certificate == nil {
+	leaf := n.leaf()
+	if leaf == nil {
 		return time.Time{}, false
+	}
+	return leaf.NotAfter, true
+}
+
+// leaf is the certificate that new connections get; nil: there is none, or it is
+// another server's.
+func (n *network) leaf() *x509.Certificate {
+	if n.certificate == nil {
+		return nil
 	}
 	cert, err := n.certificate()
-	if err != nil || cert == nil || cert.Leaf == nil {
-		return time.Time{}, false
+	if err != nil || cert == nil {
+		return nil
 	}
-	return cert.Leaf.NotAfter, true
+	return cert.Leaf
 }
 
 // watchCertificate says at each mark how long the certificate is still good: once
 // for each certificate, and again after a restart.
 func (r *Relay) watchCertificate(now time.Time) {
-	end, ok := r.net.certificateEnd()
-	if !ok {
+	leaf := r.net.leaf()
+	if leaf == nil {
 		return
+	}
+	end, due, mend := leaf.NotAfter, expiryMarks, "renew the files of tls.cert and tls.key; new ones are picked up without a restart"
+	if r.net.acme != nil {
+		due, mend = acmeMarks(end.Sub(leaf.NotBefore)), "it should have been renewed by itself: the log says why not, and cfa-relay status"
 	}
 	if !end.Equal(r.said.end) {
 		r.said.end, r.said.marks = end, 0
 	}
 	marks := 0
-	for _, days := range expiryMarks {
-		if !now.Before(end.AddDate(0, 0, -days)) {
+	for _, mark := range due {
+		if end.Sub(now) <= mark {
 			marks++
 		}
 	}
@@ -217,14 +241,13 @@ func (r *Relay) watchCertificate(now time.Time) {
 		return
 	}
 	r.said.marks = marks
-	const mend = "renew the files of tls.cert and tls.key; new ones are picked up without a restart"
 	switch left := end.Sub(now); {
 	case left <= 0:
 		r.log.Error("the certificate has expired; nobody can connect", "expired", end.UTC().Format(time.RFC3339), "mend", mend)
-	case left <= 24*time.Hour:
+	case left <= day:
 		r.log.Error("the certificate expires within a day", "expires", end.UTC().Format(time.RFC3339), "mend", mend)
 	default:
-		r.log.Warn("the certificate expires soon", "days", int(left/(24*time.Hour)), "expires", end.UTC().Format(time.RFC3339), "mend", mend)
+		r.log.Warn("the certificate expires soon", "days", int(left/day), "expires", end.UTC().Format(time.RFC3339), "mend", mend)
 	}
 }
 
