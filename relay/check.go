@@ -47,6 +47,9 @@ func (c *checkCmd) Run(ctx context.Context, io stdio) error {
 func (c *checkCmd) rest(ctx context.Context, io stdio, config *broker.Config, but string) error {
 	if c.TokenFile == "" {
 		fmt.Fprintf(io.out, "%s is good%s: relay %s, %s\n", c.Config, but, config.Host, count(len(config.Projects), "project"))
+		if c := config.Certificate(); c != "" {
+			fmt.Fprintln(io.out, c)
+		}
 		fmt.Fprintf(io.out, "the record is kept for %d days, in at most %d MiB\n", int(time.Duration(config.Limits.Retention).Hours())/24, config.Limits.Store>>20)
 		return nil
 	}

@@ -29,10 +29,17 @@ type initCmd struct {
 	Host      string `placeholder:"NAME" help:"The relay's name, as clients reach it: cfa.example.com."`
 	NATS      string `placeholder:"HOST:PORT" default:"0.0.0.0:4222" help:"Where jobs and responders connect."`
 	Websocket string `placeholder:"HOST:PORT" default:"0.0.0.0:443" help:"Where they connect by WebSocket; empty: nowhere."`
-	Cert      string `placeholder:"FILE" help:"The certificate with its chain, in PEM; none on loopback."`
-	Key       string `placeholder:"FILE" help:"Its key."`
-	Data      string `placeholder:"DIR" default:"/var/lib/cfa" help:"The directory for the record."`
-	Metrics   string `placeholder:"HOST:PORT" default:"127.0.0.1:9464" help:"Where metrics and health are served; empty: nowhere."`
+
+	Certificate  string `enum:",acme,files" default:"" placeholder:"acme|files" help:"acme: got from a certificate authority, and renewed, by itself; files: named by --cert and --key. None on loopback."`
+	AgreeToTerms bool   `help:"You agree to the terms of the authority: https://letsencrypt.org/repository/, or those of --directory."`
+	Email        string `placeholder:"ADDRESS" help:"Where the authority reaches you; optional."`
+	Directory    string `placeholder:"URL" help:"The ACME directory of another authority than Let's Encrypt."`
+	CAFile       string `placeholder:"FILE" help:"Whom to trust when asking it, in PEM, if it is a private one."`
+	Cert         string `placeholder:"FILE" help:"The certificate with its chain, in PEM."`
+	Key          string `placeholder:"FILE" help:"Its key."`
+
+	Data    string `placeholder:"DIR" default:"/var/lib/cfa" help:"The directory for the record."`
+	Metrics string `placeholder:"HOST:PORT" default:"127.0.0.1:9464" help:"Where metrics and health are served; empty: nowhere."`
 
 	Project  string   `placeholder:"NAME" help:"The first project."`
 	Provider string   `placeholder:"CI" help:"The CI that its jobs run on: github, circleci, gitlab, buildkite or google-cloud-build."`
@@ -105,6 +112,9 @@ func (c *initCmd) Run(io stdio) error {
 		return err
 	}
 	fmt.Fprintf(io.out, "wrote %s: relay %s, project %s\n", c.Config, config.Host, c.Project)
+	if c := config.Certificate(); c != "" {
+		fmt.Fprintln(io.out, c)
+	}
 	if err := config.CheckFiles(); err != nil {
 		fmt.Fprintf(io.out, "still missing: %v\n", err)
 	}
@@ -121,9 +131,8 @@ func (c *initCmd) complete(io stdio) error {
 	}
 	local := func() bool { return loopback(c.NATS) && (c.Websocket == "" || loopback(c.Websocket)) }
 	a.ask(question{"host", "The relay's name, as clients reach it (cfa.example.com)", "", &c.Host, need(wire.CheckRelayName)})
-	if !local() {
-		a.ask(question{"cert", "The certificate with its chain, in PEM", "/etc/cfa/cert.pem", &c.Cert, need(nil)})
-		a.ask(question{"key", "The certificate's key", "/etc/cfa/key.pem", &c.Key, need(nil)})
+	if err := c.certificate(a, local()); err != nil {
+		return err
 	}
 	a.ask(question{"project", "The first project's name", "", &c.Project, need(wire.CheckProject)})
 	a.ask(question{"provider", "The CI that its jobs run on", "github", &c.Provider, func(s string) error {
@@ -167,6 +176,55 @@ func (c *initCmd) complete(io stdio) error {
 	return nil
 }
 
+// letsEncryptTerms is where the terms stand that a relay's administrator agrees to.
+const letsEncryptTerms = "https://letsencrypt.org/repository/"
+
+// certificate asks where the relay's certificate comes from.
+func (c *initCmd) certificate(a *asker, local bool) error {
+	files := c.Cert != "" || c.Key != ""
+	acme := c.AgreeToTerms || c.Email != "" || c.Directory != "" || c.CAFile != ""
+	switch {
+	case files && (acme || c.Certificate == "acme") || acme && c.Certificate == "files":
+		return &exit{exitUsage, errors.New("--cert and --key are for files, --agree-to-terms, --email, --directory and --ca-file for acme; give those of one of them")}
+	case files:
+		c.Certificate = "files"
+	case acme:
+		c.Certificate = "acme"
+	case local && c.Certificate == "":
+		return nil
+	}
+	a.ask(question{"certificate", "The certificate: acme (got from Let's Encrypt and renewed, by itself) or files", "acme", &c.Certificate, func(s string) error {
+		if s != "acme" && s != "files" {
+			return errors.New("must be acme or files")
+		}
+		return nil
+	}})
+	switch c.Certificate {
+	case "files":
+		a.ask(question{"cert", "The certificate with its chain, in PEM", "/etc/cfa/cert.pem", &c.Cert, need(nil)})
+		a.ask(question{"key", "The certificate's key", "/etc/cfa/key.pem", &c.Key, need(nil)})
+	case "acme":
+		agreed, terms := "", letsEncryptTerms
+		if c.Directory != "" {
+			terms = "of " + c.Directory
+		}
+		if c.AgreeToTerms {
+			agreed = "yes"
+		}
+		a.ask(question{"agree-to-terms (" + terms + "; or --cert … --key …)", "Do you agree to its terms, " + terms + "? (yes)", "", &agreed, func(s string) error {
+			if s != "yes" {
+				return errors.New("must be yes; without it, use files (Ctrl-D ends this)")
+			}
+			return nil
+		}})
+		c.AgreeToTerms = agreed == "yes"
+		if a.in != nil && c.Email == "" {
+			a.ask(question{"email", "An email address where it reaches you (optional)", "", &c.Email, nil})
+		}
+	}
+	return nil
+}
+
 func (c *initCmd) claimed(name string) bool {
 	return slices.ContainsFunc(slices.Concat(c.Claim, c.Pattern), func(pair string) bool { return strings.HasPrefix(pair, name+"=") })
 }
@@ -200,7 +258,7 @@ func (a *asker) ask(q question) {
 		*q.value = q.proposal
 		if err := q.verdict(q.proposal); err != nil {
 			flag := "--" + q.flag
-			if !strings.HasSuffix(flag, "=") {
+			if !strings.HasSuffix(flag, "=") && !strings.HasSuffix(flag, ")") {
 				flag += " …"
 			}
 			a.missing = append(a.missing, flag)
@@ -264,9 +322,24 @@ func (c *initCmd) text() string {
 		line("  metrics: %s", q(c.Metrics))
 	}
 	line("")
-	if c.Cert != "" {
+	switch c.Certificate {
+	case "files":
 		line("# In PEM; files that change are picked up without a restart.")
 		line("tls: {cert: %s, key: %s}", q(c.Cert), q(c.Key))
+		line("")
+	case "acme":
+		line("# The certificate is got, and renewed, by itself. The authority comes to port 443 to see whose the name is.")
+		line("tls:")
+		line("  acme:")
+		if c.Directory == "" {
+			line("    # To Let's Encrypt's, %s", letsEncryptTerms)
+		}
+		line("    agree-to-terms: true")
+		for _, l := range [][2]string{{"email", c.Email}, {"directory", c.Directory}, {"ca-file", c.CAFile}} {
+			if l[1] != "" {
+				line("    %s: %s", l[0], q(l[1]))
+			}
+		}
 		line("")
 	}
 	line("# The record of requests: who asked, who answered, never a code.")

@@ -70,6 +70,8 @@ func TestInitAsksOnATerminal(t *testing.T) {
 		{"The relay's name", "https://cfa.example.com\n"},
 		{"  that ", "\n"}, // asked again after a wrong answer, and after none
 		{"  that is needed", "cfa.example.com\n"},
+		{"[acme]", "none\n"},
+		{"  that must be acme or files", "files\n"},
 		{"[/etc/cfa/cert.pem]", "\n"},
 		{"[/etc/cfa/key.pem]", "other.pem\n"},
 		{"project's name", "rocket\n"},
@@ -104,10 +106,32 @@ func TestInitAsksOnATerminal(t *testing.T) {
 	}
 }
 
+func TestInitAsksForTheTermsOfAnAuthority(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "cfa.yaml")
+	code, out, asked := answers(t, [][2]string{
+		{"[acme]", "\n"},
+		{"Do you agree to its terms, https://letsencrypt.org/repository/?", "\n"},
+		{"  that must be yes", "yes\n"},
+		{"email address", "ops@example.com\n"},
+	}, "init", "--config", file, "--host", "cfa.example.com", "--project", "rocket", "--provider", "github", "--claim", "repository_id=1", "--claim", "repository_owner_id=2", "--pattern", "ref=refs/tags/v.*",
+		"--responder", "Ana", "--connect", "UDEMAAJSLL5KBPQBWKP6XL5IZ4RHV54DRNGBI5RS2XKLJWVD45KGAT7P", "--sign", "ADSO7U2ULPZJRG2RNYTW7ZX2ZUM6VJ6W3T46R4A5KDB5AV76DAJ4OUTX")
+	if code != exitOK || !strings.Contains(out, "comes to cfa.example.com:443 to see whose that is (TLS-ALPN-01): listen.websocket is there") || strings.Contains(out, "missing") {
+		t.Fatalf("%d %s\n%s", code, out, asked)
+	}
+	c, err := broker.ReadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := c.TLS.ACME; a == nil || !a.Agree || a.Email != "ops@example.com" || a.Directory != "" || a.CAFile != "" || c.TLS.Cert != "" {
+		t.Errorf("%+v", c.TLS)
+	}
+}
+
 func TestInitThatIsLeftWritesNothing(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "cfa.yaml")
-	code, _, asked := answers(t, [][2]string{{"The relay's name", "cfa.example.com\n"}, {"cert.pem", "\x04"}}, "init", "--config", file)
+	code, _, asked := answers(t, [][2]string{{"The relay's name", "cfa.example.com\n"}, {"[acme]", "\n"}, {"Do you agree to its terms, https://letsencrypt.org/repository/?", "no\n"}, {"  that must be yes", "\x04"}}, "init", "--config", file)
 	if code != exitUsage || !strings.Contains(asked, "nothing was written") {
 		t.Errorf("%d %s", code, asked)
 	}
