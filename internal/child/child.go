@@ -233,19 +233,27 @@ func newStream(to io.Writer, hide []string, l *look) *stream {
 }
 
 func (s *stream) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tail.write(p)
-	if s.look != nil {
-		s.look.write(p)
-	}
-	if s.to == nil {
-		return len(p), nil
-	}
-	if _, err := s.to.Write(s.hide.next(p)); err != nil {
+	if err := s.wrote(p, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// wrote keeps what the command wrote, and passes on what is to be shown of it.
+func (s *stream) wrote(p, shown []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(p) > 0 {
+		s.tail.write(p)
+		if s.look != nil {
+			s.look.write(p)
+		}
+	}
+	if s.to == nil || len(shown) == 0 {
+		return nil
+	}
+	_, err := s.to.Write(s.hide.next(shown))
+	return err
 }
 
 // hides hides one more text from now on.

@@ -265,6 +265,11 @@ func TestACodeIsTypedAtThePromptAndItsEchoIsNotPassedOn(t *testing.T) {
 		"drawn": `stty raw -echo
 			ask() { printf 'One-time password: '; s=; while :; do c=$(dd bs=1 count=1 2>/dev/null | od -An -c | tr -d ' '); [ "$c" = '\r' ] && break; s=$s$c; printf '\r\033[KOne-time password: %s' "$s"; done; printf '\r\n'; }
 			ask; printf 'wrong %s\r\n' "$s"; ask; printf 'took %s\r\n' "$s"`,
+		// Slower than a terminal's echo takes, and with something between the digits.
+		"slow": `stty raw -echo
+			ask() { printf 'One-time password: '; s=; while :; do c=$(dd bs=1 count=1 2>/dev/null | od -An -c | tr -d ' '); [ "$c" = '\r' ] && break; s=$s$c; done
+				printf '\r\033[KOne-time password: '; sleep 2.2; printf '\r\033[KOne-time password: '; echo "$s" | sed 's/./& /g; s/ /'"$(printf '\033')"'[1m/4' | tr -d '\n'; printf '\r\n'; }
+			ask; printf 'wrong %s\r\n' "$s"; ask; printf 'took %s\r\n' "$s"`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -274,7 +279,7 @@ func TestACodeIsTypedAtThePromptAndItsEchoIsNotPassedOn(t *testing.T) {
 				t.Fatalf("code %d, %d replies, %v; out %q", res.Code, *asked, err, out)
 			}
 			text := out.String()
-			for _, part := range []string{"111", "918"} {
+			for _, part := range []string{"111", "918", "1 1", "9 1"} {
 				if strings.Contains(text, part) {
 					t.Errorf("what was typed is in the output: %q", text)
 				}
@@ -283,6 +288,27 @@ func TestACodeIsTypedAtThePromptAndItsEchoIsNotPassedOn(t *testing.T) {
 				t.Errorf("out %q", text)
 			}
 		})
+	}
+}
+
+// A tool that asks again without ever ending its line is answered too, when it has
+// nothing more to show.
+func TestAPromptOnTheLineOfTheLastIsAnswered(t *testing.T) {
+	t.Parallel()
+	c, out, asked := typing(`stty -echo; printf 'One-time password: '; read x; printf '\rOne-time password: '; read y; printf '\nwrong %s, took %s\n' "$x" "$y"; test "$y" = 918273`, "111111", "918273")
+	if res, err := Run(t.Context(), c); err != nil || res.Code != 0 || *asked != 2 || !strings.Contains(out.String(), "wrong ***, took ***") {
+		t.Errorf("%d, %v, %d replies: %q", res.Code, err, *asked, out)
+	}
+}
+
+// What a tool says after a code, on the line that the code was typed on, is not
+// shown; who reads it to tell how the tool ended does.
+func TestWhatIsNotShownIsKept(t *testing.T) {
+	t.Parallel()
+	c, out, _ := typing(`stty -echo; printf 'One-time password: '; read x; printf 'that was wrong 7\n'; exit 1`, "918273")
+	res, err := Run(t.Context(), c)
+	if err != nil || res.Code != 1 || !strings.Contains(string(res.Out), "that was wrong 7") || strings.Contains(out.String(), "wrong") {
+		t.Errorf("%d, %v: kept %q, shown %q", res.Code, err, res.Out, out)
 	}
 }
 

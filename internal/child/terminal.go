@@ -3,24 +3,21 @@ package child
 // A terminal of the command's own: for tools that ask for a code in no other way.
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/creack/pty"
 )
 
-// echoTime bounds how long after a reply what comes back is taken for its echo.
-const echoTime = 2 * time.Second
-
-// maxEcho bounds it in bytes.
-const maxEcho = 4 << 10
+// quietTime is how long nothing may come after what looks like a prompt, on a line
+// that a reply was typed on, until it is one: a program that draws its line anew at
+// each key shows its prompt once more, and goes on.
+const quietTime = 5 * time.Second
 
 // terminal is the master side, and what is typed there.
 type terminal struct {
@@ -37,10 +34,8 @@ type terminal struct {
 	replies int
 	err     error
 
-	echo    bool // what comes is the echo of a reply
-	echoed  int
-	echoEnd time.Time
-	line    string // the reply on whose line the terminal still is; "": none
+	echo  echo        // of the last reply
+	quiet *time.Timer // runs while that has not ended
 }
 
 func (p *Process) startTerminal(ctx context.Context, c Command) error {
@@ -82,17 +77,36 @@ func (t *terminal) copy(p *Process) {
 func (t *terminal) came(p *Process, b []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if b = t.withoutEcho(b); len(b) > 0 {
-		if _, err := p.out.Write(b); err != nil && t.err == nil {
-			t.err = err
-			p.stop(err)
-		}
+	if err := p.out.wrote(b, t.echo.without(b, time.Now())); err != nil && t.err == nil {
+		t.err = err
+		p.stop(err)
 	}
 	t.since = append(t.since, b...)
 	if len(t.since) > maxLook {
 		t.since = append(t.since[:0], t.since[len(t.since)-maxLook:]...)
 	}
-	if t.asking {
+	if t.quiet != nil {
+		t.quiet.Stop()
+		t.quiet = nil
+	}
+	if !t.echo.open() {
+		t.answer(p)
+		return
+	}
+	var quiet *time.Timer
+	quiet = time.AfterFunc(quietTime, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.quiet == quiet {
+			t.answer(p)
+		}
+	})
+	t.quiet = quiet
+}
+
+// answer answers what is asked, if something is.
+func (t *terminal) answer(p *Process) {
+	if t.asking || t.ctx.Err() != nil {
 		return
 	}
 	shown := Plain(t.since)
@@ -126,53 +140,11 @@ func (t *terminal) came(p *Process, b []byte) {
 		}
 		p.out.hides(text)
 		t.since, t.asking = t.since[:0], false
-		t.echo, t.echoed, t.echoEnd, t.line = true, 0, time.Now().Add(echoTime), text
+		t.echo = newEcho(text, time.Now())
 		// Return, as the key sends it: a program in raw mode waits for that, and in
 		// cooked mode the terminal makes a line feed of it.
 		_, _ = io.WriteString(t.f, text+"\r")
 	})
-}
-
-// withoutEcho drops what a terminal, or a program that draws its own line, shows
-// of a reply while it is typed: up to the end of that line. Programs that draw
-// after each key would else show the code's beginning, which is not the whole
-// code and so is not hidden by being looked for.
-func (t *terminal) withoutEcho(b []byte) []byte {
-	i := bytes.IndexByte(b, '\n')
-	if !t.echo {
-		if t.line == "" {
-			return b
-		}
-		// A program that draws slowly is still at it.
-		end := len(b)
-		if i >= 0 {
-			end = i
-		}
-		shown := slices.Concat(withoutBeginnings(b[:end], t.line), b[end:])
-		if i >= 0 {
-			t.line = ""
-		}
-		return shown
-	}
-	switch {
-	case i >= 0:
-		t.echo, t.line = false, ""
-		return append([]byte("\r\n"), b[i+1:]...)
-	case t.echoed+len(b) > maxEcho, time.Now().After(t.echoEnd):
-		t.echo = false
-		return withoutBeginnings(b, t.line)
-	}
-	t.echoed += len(b)
-	return nil
-}
-
-// withoutBeginnings takes out all that a text begins with, of three characters at
-// least: fewer tell nothing, and stand everywhere.
-func withoutBeginnings(b []byte, text string) []byte {
-	for n := len(text); n >= 3; n-- {
-		b = bytes.ReplaceAll(b, []byte(text[:n]), []byte(stars))
-	}
-	return b
 }
 
 func (t *terminal) fault() error {
@@ -191,6 +163,13 @@ func (t *terminal) wait(p *Process) error {
 	}
 	_ = t.f.Close()
 	<-t.read
+	t.mu.Lock()
+	if t.quiet != nil {
+		t.quiet.Stop()
+		t.quiet = nil
+	}
+	_ = p.out.wrote(nil, t.echo.rest())
+	t.mu.Unlock()
 	t.typed.Wait()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) || errors.Is(err, exec.ErrWaitDelay) || p.cmd.ProcessState != nil {
