@@ -177,7 +177,7 @@ type execution struct {
 	env      ci.Env
 
 	session *ask.Session // of the code in hand; nil before the first
-	fences  fences
+	fences  *fences      // nil: the log takes no commands
 	code    string
 	given   time.Time // when it came
 	more    []string  // variables of what is run, besides the job's own
@@ -208,6 +208,7 @@ func (x *execCmd) Run(ctx context.Context, io stdio) error {
 	if e.to, err = newHandover(outputStdout, e.provider, io); err != nil {
 		return err
 	}
+	e.fence()
 	if e.row.Ruby != "" {
 		remove, err := e.ruby()
 		if err != nil {
@@ -471,13 +472,12 @@ func (e *execution) run(ctx context.Context, argv []string, code string, change 
 		change(&c)
 	}
 	shown := make(chan struct{})
-	once := sync.OnceFunc(func() { close(shown) })
-	c.See = func(text string) {
-		if e.provider.Outputs {
-			e.fences.see(text)
-		}
-		if l := e.row.Link; l != nil && l.Unasked && l.Shown.MatchString(text) {
-			once()
+	if l := e.row.Link; l != nil && l.Unasked {
+		once := sync.OnceFunc(func() { close(shown) })
+		c.See = func(text string) {
+			if l.Shown.MatchString(text) {
+				once()
+			}
 		}
 	}
 	// Not ctx: a signal that stops this job is the command's to act on.
@@ -577,6 +577,9 @@ func (e *execution) usable() string {
 
 // obtain asks a human for a code: the first, or one more.
 func (e *execution) obtain(ctx context.Context) (string, error) {
+	if err := e.sure(); err != nil {
+		return "", err
+	}
 	if e.session == nil {
 		s, err := ask.New(e.config(e.relay, e.provider, e.env, e.say))
 		if err != nil {

@@ -66,6 +66,9 @@ func (w *waitedOut) Error() string {
 // follow asks a human to follow a link of the tool's. It gives what comes of it,
 // which is as good as a code; "" if the tool waited by itself and ended well.
 func (e *execution) follow(ctx context.Context, t *task) (string, error) {
+	if err := e.sure(); err != nil && e.row.Link.Pair != nil { // what comes of it is a secret then
+		return "", err
+	}
 	config := e.config(e.relay, e.provider, e.env, e.say)
 	config.Ask, config.Format = wire.AskLink, "any"
 	inner, stop := context.WithCancelCause(ctx)

@@ -215,34 +215,3 @@ func TestTheMannersOfPolling(t *testing.T) {
 		}
 	}
 }
-
-// GitHub's runner takes no command, and shows it, while a command of the step has
-// told it so.
-func TestAFencedLogIsOpenedForTheMask(t *testing.T) {
-	t.Parallel()
-	var f fences
-	for _, c := range []struct{ text, want string }{
-		{"hello\n", ""},
-		{"hello\n::stop-commands::abc\n", "abc"},
-		{"hello\n::stop-commands::abc\n::other::\n", "abc"},
-		{"hello\n::stop-commands::abc\n::abc::\nmore\n", ""},
-		{"  ::stop-commands::x y\r\n", "x y"},
-		{"##[stop-commands]v1\n", "v1"},
-	} {
-		if f.see(c.text); f.token() != c.want {
-			t.Errorf("after %q: %q, want %q", c.text, f.token(), c.want)
-		}
-	}
-	if runtime.GOOS == "windows" {
-		return
-	}
-	r := startRelay(t, t.TempDir())
-	e := &environment{lines: append(r.job(t), "CFA_PROJECT=answers")}
-	var log bytes.Buffer
-	code := run(t.Context(), []string{"exec", "--env", "OTP", "--refused", "wanted", "--", "sh", "-c", `echo "::stop-commands::tok"; test "$OTP" || { echo wanted; exit 1; }`},
-		stdio{out: &log, err: &log, getenv: e.get, environ: os.Environ})
-	at := strings.Index(log.String(), "::add-mask::"+testCode)
-	if code != 0 || at < 0 || !strings.HasSuffix(log.String()[:at], "::tok::\n") || !strings.HasPrefix(log.String()[at:], "::add-mask::"+testCode+"\n::stop-commands::tok\n") {
-		t.Errorf("exit code %d: %s", code, &log)
-	}
-}

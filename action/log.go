@@ -27,6 +27,13 @@ func (l *log) line(format string, args ...any) {
 	io.WriteString(l.w, strings.TrimRight("cfa: "+harmless(fmt.Sprintf(format, args...)), " ")+"\n")
 }
 
+// to has what follows written elsewhere.
+func (l *log) to(w io.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w = w
+}
+
 // harmless is text as one line without a runner's commands. GitHub's runner takes
 // ##[…] for one wherever it stands in a line, Azure's ##vso[…].
 var harmless = strings.NewReplacer("\r", " ", "\n", " ", "##[", "## [", "##vso[", "## vso[").Replace
