@@ -365,10 +365,10 @@ func TestATarballThatCouldBeReadInTwoWaysIsRefused(t *testing.T) {
 func TestAPackageIsWhatNpmReadsOfIt(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		`{"name":"real","version":"1.0.0","Name":"fake","VERSION":"9.9.9","PublishConfig":{"registry":"https://fake.example"}}`:     "real 1.0.0 false ",
-		`{"name":"fake","version":"1.0.0","name":"real","private":true,"publishConfig":{"registry":"https://r.example","a":[1]}}`:   "real 1.0.0 true https://r.example",
-		`{"name":"@a/real","version":"1.0.0","publishConfig":{"@a:registry":"https://own.example","registry":"https://r.example"}}`: "@a/real 1.0.0 false https://own.example",
-		`{"name":"real","version":"1.0.0","publishConfig":{"registry":7}}`:                                                          "real 1.0.0 false ",
+		`{"name":"real","version":"1.0.0","Name":"fake","VERSION":"9.9.9","PublishConfig":{"registry":"https://fake.example"}}`:     "real 1.0.0 false  ",
+		`{"name":"fake","version":"1.0.0","name":"real","private":true,"publishConfig":{"registry":"https://r.example","a":[1]}}`:   "real 1.0.0 true https://r.example ",
+		`{"name":"@a/real","version":"1.0.0","publishConfig":{"@a:registry":"https://own.example","registry":"https://r.example"}}`: "@a/real 1.0.0 false https://r.example https://own.example",
+		`{"name":"real","version":"1.0.0","publishConfig":{"registry":7}}`:                                                          "real 1.0.0 false  ",
 		`{"Name":"fake","version":"1.0.0"}`:                 "",
 		`{"name":"real"}`:                                   "",
 		`{"name":["real"],"version":"1.0.0"}`:               "",
@@ -380,7 +380,7 @@ func TestAPackageIsWhatNpmReadsOfIt(t *testing.T) {
 	} {
 		var b tarball
 		err := b.describe([]byte(text))
-		if got := fmt.Sprintf("%s %s %t %s", b.name, b.version, b.private, b.registry); (err == nil) != (want != "") || err == nil && got != want {
+		if got := fmt.Sprintf("%s %s %t %s %s", b.name, b.version, b.private, b.registry, b.scope); (err == nil) != (want != "") || err == nil && got != want {
 			t.Errorf("%s: %q, %v", text, got, err)
 		}
 	}

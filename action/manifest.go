@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/continuousauth/action/internal/service"
 )
 
 var errManifests = errors.New("it has more than one package.json, of which npm and another reader may take different ones")
@@ -21,6 +23,11 @@ var errManifests = errors.New("it has more than one package.json, of which npm a
 func isManifest(entry string) bool {
 	_, name, inFolder := strings.Cut(strings.ReplaceAll(entry, `\`, "/"), "/")
 	return inFolder && strings.EqualFold(path.Clean("/"+name), "/package.json")
+}
+
+// published is what a tool's row wants to know of it.
+func (t *tarball) published() service.Package {
+	return service.Package{Name: t.name, Version: t.version, Registry: t.registry, ScopeRegistry: t.scope}
 }
 
 // describe takes in a package.json. Its keys are compared as npm compares them:
@@ -39,15 +46,15 @@ func (t *tarball) describe(data []byte) error {
 			err = json.Unmarshal(f.value, f.to)
 		}
 	}
-	from := []string{"registry"}
-	if scope, _, scoped := strings.Cut(t.name, "/"); scoped {
-		from = append(from, scope+":registry") // which wins
-	}
-	for _, key := range from {
-		var registry string
-		if config[key] != nil && json.Unmarshal(config[key], &registry) == nil {
-			t.registry = registry
+	from := func(key string) (registry string) {
+		if config[key] != nil && json.Unmarshal(config[key], &registry) != nil {
+			return ""
 		}
+		return registry
+	}
+	t.registry = from("registry")
+	if scope := t.published().Scope(); scope != "" {
+		t.scope = from(scope + ":registry")
 	}
 	switch {
 	case err != nil:

@@ -30,6 +30,7 @@ type tarball struct {
 	path          string
 	name, version string
 	registry      string // where it says that it is published to; "": nowhere
+	scope         string // where it says that all of its scope are
 	private       bool
 	integrity     string // as npm's registry has it: sha512-, base64
 	sha256        string // hex
@@ -204,7 +205,8 @@ func (e *execution) present(ctx context.Context, p *service.Plan, t tarball) pre
 	var said strings.Builder
 	ctx, cancel := context.WithTimeout(ctx, viewWithin)
 	defer cancel()
-	res, err := child.Run(ctx, child.Command{Argv: p.View(t.name, t.version, t.registry), Env: e.io.environ(), Out: &said})
+	argv, env := p.View(t.published())
+	res, err := child.Run(ctx, child.Command{Argv: argv, Env: append(e.io.environ(), env...), Out: &said})
 	if err != nil {
 		return unknown
 	}

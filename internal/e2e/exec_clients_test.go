@@ -6,6 +6,7 @@ package e2e
 // second factor, through the real relay and a real responder.
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -375,6 +376,69 @@ func TestAPublishWhoseAnswerWasLostIsASuccess(t *testing.T) {
 					t.Errorf("exit code %d", e.code)
 				}
 				s.wantPublished("lost", "1.0.0")
+			})
+		}
+	}
+}
+
+// A scope's registry, of the user's or the package's own, counts for more than the
+// one that an option or the package names, and not in every tool alike.
+func TestAVersionIsLookedForWhereItWasPublished(t *testing.T) {
+	for _, c := range []clientstest.Client{clientstest.NPM12, clientstest.PNPM11, clientstest.PNPM12} {
+		// Where each says so: here is the shop's registry, there another.
+		for name, w := range map[string]struct{ user, scope, config, option string }{
+			"by the package's scope":        {user: "there", scope: "here", config: "there"},
+			"by the user's scope":           {user: "here", option: "there"},
+			"by the package, or that scope": {user: "there", config: "here"}, // pnpm, npm
+		} {
+			t.Run(fmt.Sprint(c, " ", name), func(t *testing.T) {
+				t.Parallel()
+				s := newShop(t, registrytest.Config{})
+				other := registrytest.Start(registrytest.Config{})
+				t.Cleanup(other.Close)
+				both := map[string]*registrytest.Registry{"here": s.reg, "there": other}
+				config, flags := map[string]any{"access": "public"}, []string{}
+				rc := "fetch-retry-mintimeout=50\nfetch-retry-maxtimeout=100\n"
+				for _, r := range both {
+					rc += "//" + r.Host() + "/:_authToken=" + r.Token() + "\n"
+					r.Lose(registrytest.Lost500)
+				}
+				if r := both[w.user]; r != nil {
+					rc += "@scoped:registry=" + r.URL() + "/\n"
+				}
+				if r := both[w.scope]; r != nil {
+					config["@scoped:registry"] = r.URL() + "/"
+				}
+				if r := both[w.config]; r != nil {
+					config["registry"] = r.URL() + "/"
+				}
+				if r := both[w.option]; r != nil {
+					flags = append(flags, "--registry="+r.URL()+"/")
+				}
+				s.home.Write(".npmrc", rc)
+				argv := []string{"npm", "publish"}
+				if c == clientstest.PNPM11 || c == clientstest.PNPM12 {
+					argv = []string{"pnpm", "publish", "--no-git-checks"}
+				}
+				dir := s.home.Package("@scoped/x", "1.0.0")
+				manifest, err := json.Marshal(map[string]any{"name": "@scoped/x", "version": "1.0.0", "publishConfig": config})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, "package.json"), manifest, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				// The machine's own registry is a third one, where nobody is.
+				like := s.home.Command(c, dir, append(s.issuer.GitHubEnv("release"), "npm_config_registry=http://127.0.0.1:9/"), argv...)
+				e := s.world.exec(dir, like.Env, nil, append(argv, flags...)...)
+				if e.code != 0 || !strings.Contains(e.err, "with the same bytes: it was published") {
+					t.Errorf("exit code %d", e.code)
+				}
+				// (npm tries again by itself, where it has been published by then.)
+				here, there := len(s.reg.Puts("@scoped/x")) > 0, len(other.Puts("@scoped/x")) > 0
+				if here == there || here != (w.config != "here" || c != clientstest.NPM12) {
+					t.Errorf("it was published here: %v, there: %v", here, there)
+				}
 			})
 		}
 	}

@@ -118,6 +118,9 @@ type packer struct {
 	run           []string
 	before, after []string // scripts, in the order in which publish runs them
 	folder        string   // the option of run that names the package's folder; "": none
+	// where makes view look where publish publishes: given is the registry that
+	// publish is given as an option, if it is.
+	where func(p Package, given string) (flags, env []string)
 }
 
 // npmPacker is npm. Source of the scripts' order: npm/cli, lib/commands/publish.js.
@@ -134,6 +137,23 @@ var npmPacker = packer{
 	many: []string{"--workspace", "-w", "--workspaces", "-ws", "--ws", "--include-workspace-root", "-iwr"},
 	run:  []string{"--if-present", "--ignore-scripts"}, folder: "--prefix",
 	before: []string{"prepublishOnly"}, after: []string{"publish", "postpublish"},
+	where: npmWhere,
+}
+
+// npmWhere: both commands take a scope's registry before any other, the user's own
+// too; but view does not read publishConfig. (So a scope's must not be named by
+// what publishConfig says of every package: publish passes that over.)
+func npmWhere(p Package, given string) (flags, env []string) {
+	if given == "" {
+		given = p.Registry
+	}
+	if given != "" {
+		flags = append(flags, "--registry="+given)
+	}
+	if scope := p.Scope(); scope != "" && p.ScopeRegistry != "" {
+		flags = append(flags, "--"+scope+":registry="+p.ScopeRegistry)
+	}
+	return flags, nil
 }
 
 func planNPM(argv []string, env func(string) string) *Plan { return npmPacker.plan(argv, env) }
@@ -233,19 +253,12 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 		Publish: func(tarball string) []string {
 			return slices.Concat([]string{program, "publish", tarball}, publish)
 		},
-		View: func(name, version, registry string) []string {
-			flags := []string{"--json"}
-			if registry != "" && !slices.ContainsFunc(publish, func(a string) bool { return a == "--registry" || strings.HasPrefix(a, "--registry=") }) {
-				flags = append(flags, "--registry="+registry)
+		View: func(pkg Package) (view, env []string) {
+			flags, env := p.where(pkg, option(publish, "--registry"))
+			if file := option(publish, "--userconfig"); file != "" {
+				flags = append(flags, "--userconfig="+file)
 			}
-			for i, a := range publish {
-				if strings.HasPrefix(a, "--registry=") || strings.HasPrefix(a, "--userconfig=") {
-					flags = append(flags, a)
-				} else if a == "--registry" || a == "--userconfig" {
-					flags = append(flags, a, publish[i+1])
-				}
-			}
-			return slices.Concat([]string{program, "view", name + "@" + version, "dist.integrity"}, flags)
+			return slices.Concat([]string{program, "view", pkg.Name + "@" + pkg.Version, "dist.integrity", "--json"}, flags), env
 		},
 	}
 	if len(at) == 1 && (strings.HasSuffix(at[0], ".tgz") || strings.HasSuffix(at[0], ".tar.gz")) {
@@ -255,12 +268,8 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 		return nil
 	}
 	var userconfig []string
-	for i, a := range pack {
-		if strings.HasPrefix(a, "--userconfig=") {
-			userconfig = []string{a}
-		} else if a == "--userconfig" {
-			userconfig = []string{a, pack[i+1]}
-		}
+	if file := option(pack, "--userconfig"); file != "" {
+		userconfig = []string{"--userconfig=" + file}
 	}
 	plan.Many = many
 	if plan.Dir = "."; len(at) == 1 {
@@ -284,4 +293,16 @@ func (p packer) plan(argv []string, env func(string) string) *Plan {
 	plan.Before, plan.After = in(p.before), in(p.after)
 	plan.Ignores = slices.Concat([]string{program, "config", "get", "ignore-scripts"}, userconfig)
 	return plan
+}
+
+// option is the value of an option among flags, the last one; "": it is not there.
+func option(flags []string, name string) (value string) {
+	for i, a := range flags {
+		if v, ok := strings.CutPrefix(a, name+"="); ok {
+			value = v
+		} else if a == name && i+1 < len(flags) {
+			value = flags[i+1]
+		}
+	}
+	return value
 }

@@ -34,6 +34,26 @@ var pnpmPacker = packer{
 	pack:   []string{"--ignore-scripts"},
 	run:    []string{"--if-present", "--config.enable-pre-post-scripts=false"},
 	before: []string{"prepublishOnly", "prepublish"}, after: []string{"publish", "postpublish"},
+	where: pnpmWhere,
+}
+
+// pnpmWhere: publish takes publishConfig before all else, then a scope's registry,
+// then --registry; view reads no publishConfig, and in 11 --registry comes after a
+// scope's, in 12 before. A variable comes after it in both.
+func pnpmWhere(p Package, given string) (flags, env []string) {
+	own := p.ScopeRegistry
+	if own == "" {
+		own = p.Registry
+	}
+	switch {
+	case own != "" && p.Scope() != "":
+		return []string{"--registry=" + own, "--config." + p.Scope() + ":registry=" + own}, nil
+	case own != "":
+		return []string{"--registry=" + own}, nil
+	case given != "":
+		return nil, []string{"npm_config_registry=" + given, "pnpm_config_registry=" + given}
+	}
+	return nil, nil
 }
 
 func planPNPM(argv []string, env func(string) string) *Plan { return pnpmPacker.plan(argv, env) }

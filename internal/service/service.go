@@ -170,9 +170,24 @@ type Plan struct {
 	Publish func(tarball string) []string
 	After   [][]string // once, at the end
 	// View makes the command that prints the integrity of a published version as
-	// JSON, a string or a list of one, if it is there. registry is what the package
-	// itself says that it is published to; "": nothing.
-	View func(name, version, registry string) []string
+	// JSON, a string or a list of one, if it is there, and variables for it.
+	View func(p Package) (argv, env []string)
+}
+
+// A Package is one that is published, and where it says itself that it is.
+type Package struct {
+	Name, Version string
+	// Registry and ScopeRegistry are its publishConfig's registry and @scope:registry;
+	// "": it has none.
+	Registry, ScopeRegistry string
+}
+
+// Scope is the scope of the package's name, with its @; "": it has none.
+func (p Package) Scope() string {
+	if scope, _, scoped := strings.Cut(p.Name, "/"); scoped && strings.HasPrefix(scope, "@") {
+		return scope
+	}
+	return ""
 }
 
 // Folder stands in a [Plan] for a folder that is not known yet.

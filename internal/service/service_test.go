@@ -247,14 +247,43 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 		t.Errorf("pnpm: %q %q %q", p.Before, p.Pack, p.Publish("T"))
 	}
 	p = planNPM([]string{"npm", "publish", "--registry", "http://r", "--tag", "x"}, none)
-	if got := join(p.View("a", "1.0.0", "http://its-own")); got != "npm view a@1.0.0 dist.integrity --json --registry http://r" {
-		t.Errorf("view: %q", got)
-	}
-	if got := join(planNPM([]string{"npm", "publish"}, none).View("a", "1.0.0", "http://its-own")); got != "npm view a@1.0.0 dist.integrity --json --registry=http://its-own" {
-		t.Errorf("view: %q", got)
+	if join(p.Publish("T")) != "npm publish T --registry http://r --tag x" {
+		t.Errorf("publish: %q", p.Publish("T"))
 	}
 	if p := planNPM([]string{"npm", "publish"}, func(name string) string { return map[string]string{"npm_config_ignore_scripts": "true"}[name] }); len(p.Before) != 0 || len(p.After) != 0 {
 		t.Error("scripts are run though they are switched off")
+	}
+}
+
+// What was published is looked for where the tool publishes it. (With the real ones:
+// TestAVersionIsLookedForWhereItWasPublished of internal/e2e.)
+func TestAVersionIsLookedForWhereTheToolPublishesIt(t *testing.T) {
+	t.Parallel()
+	none := func(string) string { return "" }
+	for _, c := range []struct {
+		line, name, registry, scope string
+		want                        string
+	}{
+		{"npm publish", "a", "", "", "npm view a@1.0.0 dist.integrity --json"},
+		{"npm publish", "a", "http://own", "", "npm view a@1.0.0 dist.integrity --json --registry=http://own"},
+		{"npm publish --registry http://r --userconfig=f", "a", "http://own", "", "npm view a@1.0.0 dist.integrity --json --registry=http://r --userconfig=f"},
+		{"npm publish", "@s/a", "http://own", "", "npm view @s/a@1.0.0 dist.integrity --json --registry=http://own"},
+		{"npm publish", "@s/a", "", "http://scope", "npm view @s/a@1.0.0 dist.integrity --json --@s:registry=http://scope"},
+		{"npm publish --registry=http://r", "@s/a", "http://own", "http://scope", "npm view @s/a@1.0.0 dist.integrity --json --registry=http://r --@s:registry=http://scope"},
+		{"pnpm publish", "a", "", "", "pnpm view a@1.0.0 dist.integrity --json"},
+		{"pnpm publish --registry http://r", "a", "http://own", "", "pnpm view a@1.0.0 dist.integrity --json --registry=http://own"},
+		{"pnpm publish", "@s/a", "http://own", "", "pnpm view @s/a@1.0.0 dist.integrity --json --registry=http://own --config.@s:registry=http://own"},
+		{"pnpm publish", "@s/a", "http://own", "http://scope", "pnpm view @s/a@1.0.0 dist.integrity --json --registry=http://scope --config.@s:registry=http://scope"},
+		{"pnpm publish --registry=http://r", "@s/a", "", "", "npm_config_registry=http://r pnpm_config_registry=http://r pnpm view @s/a@1.0.0 dist.integrity --json"},
+	} {
+		plan := planNPM
+		if strings.HasPrefix(c.line, "pnpm") {
+			plan = planPNPM
+		}
+		argv, env := plan(strings.Fields(c.line), none).View(Package{Name: c.name, Version: "1.0.0", Registry: c.registry, ScopeRegistry: c.scope})
+		if got := strings.Join(append(env, argv...), " "); got != c.want {
+			t.Errorf("%s of %+v:\n%s\nwant\n%s", c.line, c, got, c.want)
+		}
 	}
 }
 
