@@ -37,14 +37,16 @@ type execCmd struct {
 	Refused   string `placeholder:"REGEXP" help:"What a failed command writes whose code was missing or refused."`
 	Link      string `placeholder:"REGEXP" help:"The command shows a link to follow, and goes on by itself when that was done: what it shows of it; a group, if there is one, is the link. A human is asked first, and the command is run when they open the prompt."`
 	Retries   int    `default:"-1" placeholder:"N" help:"How often a code that was refused is asked for again. Default: what the service takes without locking itself."`
-	Shell     string `name:"run" placeholder:"LINES" help:"The command, or a script for bash, as a step of a workflow has it: instead of what stands behind --. Plain words are run as they are, so that the tool is known by its name; anything else needs --service."`
+	Script    string `name:"run" placeholder:"LINES" help:"The command, or a script, as a step of a workflow has it: instead of what stands behind --. Plain words are run as they are, so that the tool is known by its name; anything else needs --service."`
+	Shell     string `placeholder:"SHELL" help:"What runs a script of --run: bash, sh, pwsh, powershell, python or cmd, each as GitHub's runner does, or a command line with {0} where the file with the script goes. Default: bash."`
 	NoPack    bool   `help:"Run npm publish as it stands, scripts and all, as often as it takes, instead of packing first and publishing the tarball."`
 
 	Command []string `arg:"" optional:"" passthrough:"" placeholder:"COMMAND" help:"The command and its arguments, behind --."`
 
 	row     service.Service
 	refused *regexp.Regexp
-	foreign bool // the row is not known by the command, which may be anything
+	foreign bool   // the row is not known by the command, which may be anything
+	shell   *shell // runs Script; nil: there is none
 }
 
 // AfterApply refuses what is wrong before anything is run.
@@ -52,14 +54,25 @@ func (x *execCmd) AfterApply() error {
 	if len(x.Command) > 0 && x.Command[0] == "--" {
 		x.Command = x.Command[1:]
 	}
-	switch shell := strings.TrimSpace(x.Shell); {
-	case shell != "" && len(x.Command) > 0:
+	script, as := strings.TrimSpace(x.Script), strings.TrimSpace(x.Shell)
+	switch {
+	case script != "" && len(x.Command) > 0:
 		return errors.New("--run and a command behind -- are two commands; give one")
-	case shell != "" && plainWords.MatchString(shell):
-		x.Command = strings.Fields(shell)
-	case shell != "":
-		// As GitHub runs a step with `shell: bash`.
-		x.Command = []string{"bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", shell}
+	case script == "" && as != "":
+		return errors.New("--shell is what runs a script of --run, and there is none; give both")
+	case script != "":
+		if as == "" {
+			as = shells[0].name
+		}
+		by, err := newShell(as)
+		switch {
+		case err != nil:
+			return err
+		case by.words && plainWords.MatchString(script):
+			x.Command = strings.Fields(script)
+		default:
+			x.shell, x.Command = by, by.argv
+		}
 	}
 	if len(x.Command) == 0 {
 		return errors.New("no command was given; say for example: cfa exec -- npm publish")
@@ -209,6 +222,14 @@ func (x *execCmd) Run(ctx context.Context, io stdio) error {
 		return err
 	}
 	e.fence()
+	if e.shell != nil {
+		argv, remove, err := e.shell.write(e.Script, io.getenv("RUNNER_TEMP"))
+		if err != nil {
+			return &exit{exitCancelled, fmt.Errorf("%w; nothing was run", err)}
+		}
+		defer remove()
+		e.Command = argv
+	}
 	if e.row.Ruby != "" {
 		remove, err := e.ruby()
 		if err != nil {
