@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/continuousauth/action/internal/child"
@@ -41,7 +42,7 @@ func (e *execution) wants(ctx context.Context, t *task, res child.Result, code s
 		}
 		verdict = e.read(res)
 	}
-	if asks() && code == "" && t.waited == nil && l.Enter != nil {
+	if asks() && code == "" && t.waited == nil && l.Enter != nil && !e.tells(ctx, t) {
 		verdict = e.look(ctx, t)
 	}
 	return verdict, res, nil
@@ -86,6 +87,24 @@ func (e *execution) probe(ctx context.Context, t *task) (child.Result, error) {
 		return res, startFailure(err)
 	}
 	return res, nil
+}
+
+// tells says whether this version of a tool says without a terminal whether it wants
+// a code or a link. It is asked for its version, because a look on a terminal is one
+// more run of all that the command does.
+func (e *execution) tells(ctx context.Context, t *task) bool {
+	l := e.row.Link
+	if l.Version == nil {
+		return false
+	}
+	argv := l.Version(t.argv)
+	if argv == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	res, err := child.Run(ctx, child.Command{Argv: argv, Env: e.io.environ()})
+	return err == nil && res.Code == 0 && l.Tells(strings.TrimSpace(string(res.Out)))
 }
 
 // lookWithin is how long a tool may take on a terminal to show what it wants.

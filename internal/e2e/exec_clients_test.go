@@ -217,6 +217,28 @@ func TestScriptsRunOnceAndSeeNoCode(t *testing.T) {
 	}
 }
 
+// Without packing, the scripts run at each publish: one shows that a factor is
+// wanted, one takes it. An older npm runs once more, to show which.
+func TestScriptsOfAPublishThatIsNotPackedRunAsOftenAsItTakes(t *testing.T) {
+	for c, want := range map[clientstest.Client]int{clientstest.NPM10: 3, clientstest.NPM12: 2} {
+		t.Run(string(c), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")
+			dir := s.home.Package("unpacked", "1.0.0")
+			const manifest = `{"name":"unpacked","version":"1.0.0","scripts":{"prepublishOnly":"node -e \"require('fs').appendFileSync('scripts.log','x')\""},"files":["index.js"]}`
+			if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(manifest), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			e := s.exec(c, dir, []string{"--no-pack"}, "npm", "publish")
+			ran, err := os.ReadFile(filepath.Join(dir, "scripts.log"))
+			if n, attempts := e.asks(); e.code != 0 || n != 1 || attempts != 1 || err != nil || len(ran) != want {
+				t.Errorf("exit code %d, %d requests, %d attempts, scripts ran as %q, %v", e.code, n, attempts, ran, err)
+			}
+			s.wantPublished("unpacked", "1.0.0")
+		})
+	}
+}
+
 func TestManyPackagesTakeOneCodeWhileItLives(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, registrytest.Config{Factor: registrytest.Code, Codes: []string{"246810"}}, "246810")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -29,8 +30,23 @@ var npm = &Service{
 		// Before, only a terminal shows it, and npm waits there by itself.
 		Terminal: []string{"NPM_CONFIG_BROWSER=false", "NPM_CONFIG_JSON=false"},
 		Enter:    regexp.MustCompile(`Enter OTP:`),
-		Died:     func(r Run) bool { return r.has(npmDied) },
-		Shown:    regexp.MustCompile(`(?m)^(?:Authenticate your account at:|Open this URL in your browser to authenticate:)\r?\n(https?://\S+?)\r?$`),
+		Version: func(argv []string) []string {
+			if words := bare(argv); len(words) != len(argv) || !runs(words, "npm") {
+				return nil // who knows which npm that starts
+			}
+			return []string{argv[0], "--version"}
+		},
+		Tells: func(version string) bool {
+			m := npmVersion.FindStringSubmatch(version)
+			if m == nil {
+				return false
+			}
+			major, _ := strconv.Atoi(m[1])
+			minor, _ := strconv.Atoi(m[2])
+			return major > 11 || major == 11 && minor >= 11
+		},
+		Died:  func(r Run) bool { return r.has(npmDied) },
+		Shown: regexp.MustCompile(`(?m)^(?:Authenticate your account at:|Open this URL in your browser to authenticate:)\r?\n(https?://\S+?)\r?$`),
 	},
 	Pages: []Page{npmPage},
 	Plan:  planNPM,
@@ -38,6 +54,8 @@ var npm = &Service{
 
 // npmPage is where an authUrl leads. What npm login shows must not fit it.
 var npmPage = Page{Host: "www.npmjs.com", Under: "/auth/cli/"}
+
+var npmVersion = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})\.[0-9]`)
 
 var (
 	npmCode   = regexp.MustCompile(`(?m)^npm (?:error|ERR!) code (E[A-Z0-9]+)\r?$`)

@@ -121,8 +121,12 @@ type Link struct {
 	// A tool that shows it without a terminal too says Pipe.
 	Shown *regexp.Regexp
 	// Enter is what it shows there instead when it wants a code. A row that has it
-	// does not tell the two apart without a terminal, in older versions.
+	// does not tell the two apart without a terminal, in older versions: those of
+	// which Tells says no, being given what Version makes the tool print. Version is
+	// nil where that is not known of the command line.
 	Enter    *regexp.Regexp
+	Version  func(argv []string) []string
+	Tells    func(version string) bool
 	Terminal []string
 	Pipe     bool
 	// Died says that a tool which waited by itself has ended because nobody followed its

@@ -255,6 +255,20 @@ func TestNPMPublishIsTakenApart(t *testing.T) {
 	}
 }
 
+func TestAnOldNPMIsKnownByItsVersion(t *testing.T) {
+	t.Parallel()
+	for version, tells := range map[string]bool{"10.9.9": false, "11.6.0": false, "11.10.3": false, "11.11.0": true, "11.19.1": true, "12.2.0": true, "100.0.0": true, "": false, "v12.0.0": false, "11": false, "warn\n12.0.0": false} {
+		if got := npm.Link.Tells(version); got != tells {
+			t.Errorf("%q: %v", version, got)
+		}
+	}
+	for line, want := range map[string]string{"npm publish --tag x": "npm --version", "/opt/npm publish": "/opt/npm --version", "npx npm@10 publish": "", "npm exec npm publish": ""} {
+		if got := strings.Join(npm.Link.Version(strings.Fields(line)), " "); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}
+
 // What was published is looked for where the tool publishes it. (With the real ones:
 // TestAVersionIsLookedForWhereItWasPublished of internal/e2e.)
 func TestAVersionIsLookedForWhereTheToolPublishesIt(t *testing.T) {
