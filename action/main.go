@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +21,7 @@ import (
 	"github.com/sethvargo/go-githubactions"
 
 	"github.com/continuousauth/action/internal/ask"
+	"github.com/continuousauth/action/internal/program"
 )
 
 func main() {
@@ -160,20 +160,15 @@ type cli struct {
 // run parses args and runs one subcommand.
 func run(ctx context.Context, args []string, io stdio) int {
 	var c cli
-	helped := -1
 	io.say = &log{w: io.err}
-	parser, err := kong.New(&c, kong.Name("cfa"),
+	parsed, code, ended, err := program.Parse(&c, args, kong.Name("cfa"),
 		kong.Description("Asks a human for a second factor from within a CI job. Each flag can be given as the environment variable beside it; an empty one counts as not given."),
-		kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
+		kong.Writers(io.out, io.err),
 		kong.Resolvers(fromEnvironment(io.getenv)), kong.ValueFormatter(namingVariable),
 		kong.Vars{"version": version()},
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io))
-	if err != nil {
-		panic(err) // a wrong struct tag: no input can cause it
-	}
-	parsed, err := parse(parser, args)
-	if helped >= 0 {
-		return helped
+	if ended {
+		return code
 	}
 	if err == nil {
 		err = parsed.Run()
@@ -278,29 +273,7 @@ func namingVariable(v *kong.Value) string {
 	return v.Help + " ($" + variable(v.Name) + ")"
 }
 
-// stopped carries kong's exit (after --help) out of its parser.
-type stopped struct{}
-
-func parse(p *kong.Kong, args []string) (ctx *kong.Context, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			if _, ok := r.(stopped); !ok {
-				panic(r)
-			}
-		}
-	}()
-	return p.Parse(args)
-}
-
 // release is the version of a release, set when it is linked.
 var release string
 
-func version() string {
-	if release != "" {
-		return release
-	}
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		return b.Main.Version
-	}
-	return "unknown"
-}
+func version() string { return program.Version(release) }

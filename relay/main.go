@@ -11,10 +11,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/continuousauth/action/internal/program"
 )
 
 func main() {
@@ -70,16 +71,11 @@ type cli struct {
 // run parses args and runs one subcommand.
 func run(ctx context.Context, args []string, io stdio) int {
 	var c cli
-	helped := -1
-	parser, err := kong.New(&c, kong.Name("cfa-relay"), kong.Description("The relay of Continuous Factor Authentication."),
-		kong.Vars{"version": version()}, kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
+	parsed, code, ended, err := program.Parse(&c, args, kong.Name("cfa-relay"), kong.Description("The relay of Continuous Factor Authentication."),
+		kong.Vars{"version": version()}, kong.Writers(io.out, io.err),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io))
-	if err != nil {
-		panic(err) // a wrong struct tag: no input can cause it
-	}
-	parsed, err := parse(parser, args)
-	if helped >= 0 {
-		return helped
+	if ended {
+		return code
 	}
 	if err == nil {
 		err = parsed.Run()
@@ -97,29 +93,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 	return exitFailed
 }
 
-// stopped carries kong's exit (after --help) out of its parser.
-type stopped struct{}
-
-func parse(p *kong.Kong, args []string) (ctx *kong.Context, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			if _, ok := r.(stopped); !ok {
-				panic(r)
-			}
-		}
-	}()
-	return p.Parse(args)
-}
-
 // release is the version of a release, set when it is linked.
 var release string
 
-func version() string {
-	if release != "" {
-		return release
-	}
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		return b.Main.Version
-	}
-	return "unknown"
-}
+func version() string { return program.Version(release) }

@@ -13,13 +13,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/continuousauth/action/internal/program"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -127,19 +127,14 @@ func (e environ) file(path, name string) (string, error) {
 // run parses args and runs one subcommand.
 func run(ctx context.Context, args, env []string, io stdio) int {
 	var c cli
-	helped := -1
-	parser, err := kong.New(&c, kong.Name("cfa-responder"),
+	parsed, code, ended, err := program.Parse(&c, args, kong.Name("cfa-responder"),
 		kong.Description("The human's side of Continuous Factor Authentication: shows what asks for a code, and seals the answer to that one job."),
-		kong.Writers(io.out, io.err), kong.Exit(func(code int) { helped = code; panic(stopped{}) }),
+		kong.Writers(io.out, io.err),
 		kong.Resolvers(fromEnvironment(env)), kong.ValueFormatter(namingVariable),
 		kong.Vars{"version": version()},
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io, environ(env)))
-	if err != nil {
-		panic(err) // a wrong struct tag: no input can cause it
-	}
-	parsed, err := parse(parser, args)
-	if helped >= 0 {
-		return helped
+	if ended {
+		return code
 	}
 	if err == nil {
 		err = parsed.Run()
@@ -195,29 +190,7 @@ func namingVariable(v *kong.Value) string {
 	return v.Help
 }
 
-// stopped carries kong's exit (after --help) out of its parser.
-type stopped struct{}
-
-func parse(p *kong.Kong, args []string) (ctx *kong.Context, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			if _, ok := r.(stopped); !ok {
-				panic(r)
-			}
-		}
-	}()
-	return p.Parse(args)
-}
-
 // release is the version of a release, set when it is linked.
 var release string
 
-func version() string {
-	if release != "" {
-		return release
-	}
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		return b.Main.Version
-	}
-	return "unknown"
-}
+func version() string { return program.Version(release) }
