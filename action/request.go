@@ -134,8 +134,11 @@ func plain(err error) string {
 	return strings.NewReplacer(wire.ErrMalformed.Error()+": ", "", "sign request: ", "").Replace(err.Error())
 }
 
-// handoverTime is how long the end of a request may take to confirm.
-const handoverTime = 5 * time.Second
+// handoverTime is how long the end of a request may take to confirm. Where it is
+// not confirmed, the record says of a code that was used that it never came, and
+// its human is asked again: a relay may take this long to restart, or a cluster
+// (10 s at most) to choose another leader for its record.
+const handoverTime = 20 * time.Second
 
 // Run is the job, in the order in which it happens.
 func (r *requestCmd) Run(ctx context.Context, io stdio) error {

@@ -216,8 +216,17 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 	}, nil
 }
 
+// storeWithin bounds one message to the stream. Of a cluster the leader may have
+// died a moment ago: what was sent to it is answered by nobody, while the next
+// leader would answer the same at once. Longer than a slow disk takes to write,
+// and an append with the read after it ends before a client has given up the reply
+// (5 s), so that it hears to try again.
+const storeWithin = 2 * time.Second
+
 // last reads the last record of a request from the stream's leader.
 func (s *store) last(ctx context.Context, key string) (entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeWithin)
+	defer cancel()
 	m, err := s.stream.GetLastMsgForSubject(ctx, requestPrefix+key)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return entry{}, errUnknown
@@ -362,7 +371,9 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 	s.own[rec.Op] = f
 	s.mu.Unlock()
 	failpoint("before", rec.Event)
-	ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
+	one, cancel := context.WithTimeout(ctx, storeWithin)
+	defer cancel()
+	ack, err := s.js.PublishMsg(one, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
 	failpoint("after", rec.Event)
 	s.mu.Lock()
 	f.acked = err == nil
