@@ -12,6 +12,7 @@ ARG VERSION=
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
+COPY deploy/cluster ./deploy/cluster
 COPY internal ./internal
 COPY relay ./relay
 RUN CGO_ENABLED=0 GOARCH=$TARGETARCH go build -trimpath -buildvcs=false -ldflags="-s -w -X main.release=$VERSION" -o out/cfa-relay ./relay

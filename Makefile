@@ -16,17 +16,20 @@ GO_WANTED := $(shell sed -n 's/^go //p' go.mod)
 PROGRAMS := bin/cfa bin/cfa-relay bin/cfa-responder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients lint bench fuzz build cross release-check release-snapshot clean need-go $(PROGRAMS)
+.PHONY: help demo cluster test test-clients lint bench fuzz build cross release-check release-snapshot clean need-go $(PROGRAMS)
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
 
 # By the environment: a recipe's text is the argv of its shell, which every user of the machine can read.
 ifdef OTP
-demo: export CFA_DEMO_OTP := $(OTP)
+demo cluster: export CFA_DEMO_OTP := $(OTP)
 endif
 demo: need-go ## a job asks, you type a code, the job has it; OTP=123456 answers by itself
 	@go run ./relay demo
+
+cluster: need-go ## three NATS servers and two relays on this machine until Ctrl-C; OTP=123456 asks, kills one, answers, ends
+	@go run ./relay cluster demo
 
 test: need-go ## all tests under the race detector; RACE= turns it off
 	@go test $(RACE) -timeout 5m ./...

@@ -41,20 +41,12 @@ const (
 func (d *demoCmd) Run(ctx context.Context, sio stdio) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	otp := sio.getenv("CFA_DEMO_OTP")
+	otp, err := demoOTP(sio)
+	if err != nil {
+		return err
+	}
 	if otp == "" && !term.IsTerminal(int(sio.in.Fd())) {
 		return &exit{exitUsage, errors.New("there is no terminal to ask you for a code at; give one: make demo OTP=123456")}
-	}
-	if otp != "" {
-		// Before anything is built: a code of another form than the job asks for
-		// would leave everybody waiting for one that never comes.
-		format, err := wire.ParseFormat(service.Format(demoService))
-		if err == nil {
-			err = format.Check(otp)
-		}
-		if err != nil {
-			return &exit{exitUsage, errors.New("OTP must be six digits, as npm's codes are: make demo OTP=123456")}
-		}
 	}
 	dir, err := os.MkdirTemp("", "cfa-demo-")
 	if err != nil {
@@ -63,57 +55,19 @@ func (d *demoCmd) Run(ctx context.Context, sio stdio) (err error) {
 	defer os.RemoveAll(dir)
 	say := newTranscript(sio.out)
 
-	bin, err := d.programs(ctx, dir, say)
+	bin, err := programs(ctx, d.Bin, dir, say, ours)
 	if err != nil {
 		return err
 	}
-
-	say.step("A development issuer stands in for GitHub's: it signs ID tokens for a job of %s.", demoRepository)
-	issuer, err := devissuer.Start(ctx)
+	cast, err := casting(ctx, dir, bin, say)
 	if err != nil {
 		return err
 	}
-	defer issuer.Close()
-	claims := devissuer.GitHubClaims(demoRepository, map[string]any{"environment": "npm"})
-	issuer.AddJob("release", claims)
-
-	say.step("You make a responder's keys, and pin which repository stands behind the project \"rocket\".")
-	keyFile, pins := filepath.Join(dir, "responder.key"), filepath.Join(dir, "pins.yaml")
-	keygen, err := output(ctx, bin["cfa-responder"], "keygen", "--key-file", keyFile)
-	if err != nil {
-		return err
-	}
-	connect, sign := connectKey.FindString(keygen), signKey.FindString(keygen)
-	if connect == "" || sign == "" {
-		return errors.New("cfa-responder keygen printed no keys")
-	}
-	if _, err := output(ctx, bin["cfa-responder"], "pins", "--pins", pins, "issuer", "--name", "development", "--provider", "github", "--url", issuer.URL()); err != nil {
-		return err
-	}
-	if _, err := output(ctx, bin["cfa-responder"], "pins", "--pins", pins, "add", "rocket", "--provider", "development",
-		"--repository", demoRepository, "--repository-id", text(claims, "repository_id"), "--repository-owner-id", text(claims, "repository_owner_id"),
-		"--environment", "npm", "--confirm", demoRepository); err != nil {
-		return err
-	}
+	defer cast.issuer.Close()
 
 	say.step("The relay's file names the issuer, the rule for the job, and your two public keys. It calls you Ana.")
 	config := filepath.Join(dir, "cfa.yaml")
-	file := fmt.Sprintf(`host: localhost
-listen:
-  nats: 127.0.0.1:0
-data: %s
-issuers:
-  - {name: development, provider: github, url: "%s"}
-projects:
-  rocket:
-    ci:
-      - provider: development
-        repository_id: "%s"
-        repository_owner_id: "%s"
-        environment: npm
-    responders:
-      - {name: Ana, connect: %s, sign: %s}
-`, filepath.Join(dir, "data"), issuer.URL(), text(claims, "repository_id"), text(claims, "repository_owner_id"), connect, sign)
+	file := fmt.Sprintf("host: localhost\nlisten:\n  nats: 127.0.0.1:0\ndata: %s\n%s", filepath.Join(dir, "data"), cast.rules)
 	if err := os.WriteFile(config, []byte(file), 0o600); err != nil {
 		return err
 	}
@@ -127,15 +81,115 @@ projects:
 	defer relay.stop()
 	say.show("$ cfa-relay serve --config cfa.yaml\nserving " + url)
 
-	outputs := filepath.Join(dir, "github_output")
+	return cast.request(ctx, sio, say, otp, d.Wait, url, nil)
+}
+
+// ours is the three programs, and where each is in the checkout.
+var ours = map[string]string{"cfa": "./action", "cfa-relay": "./relay", "cfa-responder": "./responder"}
+
+// demoOTP is the code that is to be answered with, or "" where a human will type
+// one.
+func demoOTP(sio stdio) (string, error) {
+	otp := sio.getenv("CFA_DEMO_OTP")
+	if otp == "" {
+		return "", nil
+	}
+	// Before anything is built: a code of another form than the job asks for
+	// would leave everybody waiting for one that never comes.
+	format, err := wire.ParseFormat(service.Format(demoService))
+	if err == nil {
+		err = format.Check(otp)
+	}
+	if err != nil {
+		return "", &exit{exitUsage, errors.New("OTP must be six digits, as npm's codes are: make demo OTP=123456")}
+	}
+	return otp, nil
+}
+
+// cast is everybody in a demo but the relay: who issues tokens, who asks, and who
+// answers.
+type cast struct {
+	dir           string
+	bin           map[string]string
+	issuer        *devissuer.Issuer
+	keyFile, pins string
+	sign          string // the signing key of who answers
+	rules         string // issuers and projects, as a relay's file has them
+}
+
+// casting makes the issuer, a human's keys and pins, and what a relay has to know
+// of both.
+func casting(ctx context.Context, dir string, bin map[string]string, say *transcript) (*cast, error) {
+	c := &cast{dir: dir, bin: bin, keyFile: filepath.Join(dir, "responder.key"), pins: filepath.Join(dir, "pins.yaml")}
+	say.step("A development issuer stands in for GitHub's: it signs ID tokens for a job of %s.", demoRepository)
+	var err error
+	if c.issuer, err = devissuer.Start(ctx); err != nil {
+		return nil, err
+	}
+	claims := devissuer.GitHubClaims(demoRepository, map[string]any{"environment": "npm"})
+	c.issuer.AddJob("release", claims)
+	if err := c.human(ctx, claims, say); err != nil {
+		c.issuer.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *cast) human(ctx context.Context, claims map[string]any, say *transcript) error {
+	say.step("You make a responder's keys, and pin which repository stands behind the project \"rocket\".")
+	keygen, err := output(ctx, c.bin["cfa-responder"], "keygen", "--key-file", c.keyFile)
+	if err != nil {
+		return err
+	}
+	connect := connectKey.FindString(keygen)
+	c.sign = signKey.FindString(keygen)
+	if connect == "" || c.sign == "" {
+		return errors.New("cfa-responder keygen printed no keys")
+	}
+	if _, err := output(ctx, c.bin["cfa-responder"], "pins", "--pins", c.pins, "issuer", "--name", "development", "--provider", "github", "--url", c.issuer.URL()); err != nil {
+		return err
+	}
+	if _, err := output(ctx, c.bin["cfa-responder"], "pins", "--pins", c.pins, "add", "rocket", "--provider", "development",
+		"--repository", demoRepository, "--repository-id", text(claims, "repository_id"), "--repository-owner-id", text(claims, "repository_owner_id"),
+		"--environment", "npm", "--confirm", demoRepository); err != nil {
+		return err
+	}
+	c.rules = fmt.Sprintf(`issuers:
+  - {name: development, provider: github, url: "%s"}
+projects:
+  rocket:
+    ci:
+      - provider: development
+        repository_id: "%s"
+        repository_owner_id: "%s"
+        environment: npm
+    responders:
+      - {name: Ana, connect: %s, sign: %s}
+`, c.issuer.URL(), text(claims, "repository_id"), text(claims, "repository_owner_id"), connect, c.sign)
+	return nil
+}
+
+// asking are the arguments of a job's cfa, answering those of your responder.
+func (c *cast) asking(url string, wait time.Duration, more ...string) []string {
+	return append([]string{"request", "--relay", url, "--relay-name", "localhost", "--project", "rocket",
+		"--service", demoService, "--message", "publish rocket 1.2.3", "--responders", c.sign, "--timeout", wait.String()}, more...)
+}
+
+func (c *cast) answering(url string, more ...string) []string {
+	return append([]string{"listen", "--relay", url, "--relay-name", "localhost", "--key-file", c.keyFile, "--pins", c.pins}, more...)
+}
+
+// request is one request from its start to its end, with you as the human, or a
+// command in your place. meanwhile happens while the job waits and nobody is on
+// call; more is what both sides need to reach the relay.
+func (c *cast) request(ctx context.Context, sio stdio, say *transcript, otp string, wait time.Duration, url string, meanwhile func() error, more ...string) error {
+	outputs := filepath.Join(c.dir, "github_output")
 	if err := os.WriteFile(outputs, nil, 0o600); err != nil {
 		return err
 	}
 	seen := newWatch("nobody is on call", "accepted", "sealed")
-	listen := []string{"listen", "--relay", url, "--relay-name", "localhost", "--key-file", keyFile, "--pins", pins}
-	job := exec.CommandContext(ctx, bin["cfa"], "request", "--relay", url, "--relay-name", "localhost", "--project", "rocket",
-		"--service", demoService, "--message", "publish rocket 1.2.3", "--responders", sign, "--timeout", d.Wait.String())
-	job.Env = append(issuer.GitHubEnv("release"), "PATH="+sio.getenv("PATH"), "GITHUB_OUTPUT="+outputs)
+	job := exec.CommandContext(ctx, c.bin["cfa"], c.asking(url, wait, more...)...)
+	job.Env = append(c.issuer.GitHubEnv("release"), "PATH="+sio.getenv("PATH"), "GITHUB_OUTPUT="+outputs)
 	job.Cancel = func() error { return job.Process.Signal(os.Interrupt) }
 	job.WaitDelay = 10 * time.Second
 	jobLines := say.prefixed("job    │ ", seen)
@@ -151,13 +205,18 @@ projects:
 	if err := seen.wait(ctx, "nobody is on call", running.done); err != nil {
 		return err
 	}
+	if meanwhile != nil {
+		if err := meanwhile(); err != nil {
+			return err
+		}
+	}
 	if otp == "" {
 		say.step("You start your responder. Compare the match code, type 1 and then any six digits.")
 		jobLines.hold() // the terminal is the responder's for now
 	} else {
 		say.step("The responder starts; a command stands in for you and answers %s.", otp)
 	}
-	stopResponder, err := startResponder(ctx, sio, say, seen, otp, bin["cfa-responder"], listen...)
+	stopResponder, err := startResponder(ctx, sio, say, seen, otp, c.bin["cfa-responder"], c.answering(url, more...)...)
 	if err != nil {
 		return err
 	}
@@ -203,12 +262,13 @@ func text(claims map[string]any, name string) string {
 	return s
 }
 
-// programs finds or builds the three programs.
-func (d *demoCmd) programs(ctx context.Context, dir string, say *transcript) (map[string]string, error) {
+// programs finds programs in folder, or builds them in the checkout where none is
+// given.
+func programs(ctx context.Context, folder, dir string, say *transcript, packages map[string]string) (map[string]string, error) {
 	bin := map[string]string{}
-	if d.Bin != "" {
-		for _, name := range []string{"cfa", "cfa-relay", "cfa-responder"} {
-			bin[name] = filepath.Join(d.Bin, name)
+	if folder != "" {
+		for name := range packages {
+			bin[name] = filepath.Join(folder, name)
 			if _, err := os.Stat(bin[name]); err != nil {
 				return nil, &exit{exitUsage, fmt.Errorf("--bin: %w; build it with make build", err)}
 			}
@@ -216,10 +276,10 @@ func (d *demoCmd) programs(ctx context.Context, dir string, say *transcript) (ma
 		return bin, nil
 	}
 	if _, err := exec.LookPath("go"); err != nil {
-		return nil, &exit{exitUsage, errors.New("the demo builds cfa, cfa-relay and cfa-responder, and Go is missing; install Go, or give --bin")}
+		return nil, &exit{exitUsage, errors.New("the demo builds its programs, and Go is missing; install Go, or give --bin")}
 	}
-	say.step("The three programs are built.")
-	for name, pkg := range map[string]string{"cfa": "./action", "cfa-relay": "./relay", "cfa-responder": "./responder"} {
+	say.step("The programs are built.")
+	for name, pkg := range packages {
 		bin[name] = filepath.Join(dir, name)
 		if out, err := output(ctx, "go", "build", "-o", bin[name], pkg); err != nil {
 			return nil, fmt.Errorf("build %s (the demo runs in the checkout): %w\n%s", name, err, out)

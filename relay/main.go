@@ -56,13 +56,14 @@ func (e *exit) Unwrap() error { return e.err }
 type cli struct {
 	Version kong.VersionFlag `help:"Print the version."`
 
-	Serve  serveCmd  `cmd:"" help:"Run the relay."`
-	Demo   demoCmd   `cmd:"" help:"Show one whole request: the real programs, a development issuer, you as the human."`
-	Init   initCmd   `cmd:"" help:"Write a first configuration: asks on a terminal, or takes flags."`
-	Check  checkCmd  `cmd:"" help:"Check a configuration, and say what the relay would say of an ID token."`
-	Status statusCmd `cmd:"" help:"Say how a running relay is."`
-	Audit  auditCmd  `cmd:"" help:"Check, list and follow the record of requests."`
-	Reload reloadCmd `cmd:"" help:"Make a running relay read its configuration anew, as SIGHUP does."`
+	Serve   serveCmd   `cmd:"" help:"Run the relay."`
+	Demo    demoCmd    `cmd:"" help:"Show one whole request: the real programs, a development issuer, you as the human."`
+	Init    initCmd    `cmd:"" help:"Write a first configuration: asks on a terminal, or takes flags."`
+	Cluster clusterCmd `cmd:"" help:"Write what a NATS cluster and its relays start from, or try one on this machine."`
+	Check   checkCmd   `cmd:"" help:"Check a configuration, and say what the relay would say of an ID token."`
+	Status  statusCmd  `cmd:"" help:"Say how a running relay is."`
+	Audit   auditCmd   `cmd:"" help:"Check, list and follow the record of requests."`
+	Reload  reloadCmd  `cmd:"" help:"Make a running relay read its configuration anew, as SIGHUP does."`
 
 	Backup  backupCmd  `cmd:"" help:"Write all of the record into a file, from a running relay too."`
 	Restore restoreCmd `cmd:"" help:"Make the record from a backup, where there is none. What was open is cancelled."`
