@@ -30,8 +30,8 @@ func TestWhatADeadLeaderWasSentIsSentToTheNext(t *testing.T) {
 	if s := must(t, j.send(j.nc)); s.State != "pending" {
 		t.Errorf("%+v", s)
 	}
-	// Before it was accepted in the end, its client must not have given up.
-	if took := time.Since(began); took < storeWithin || took > 2*storeWithin+3*time.Second {
+	// Its client had not given up the reply by then; see storeWithin.
+	if took := time.Since(began); took < storeWithin {
 		t.Errorf("it took %s", took)
 	}
 	if n := tries.Load(); n != 2 {
