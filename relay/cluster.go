@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -175,21 +174,12 @@ func (d *clusterDemoCmd) Run(ctx context.Context, sio stdio) error {
 	defer cast.issuer.Close()
 
 	say.step("cfa-relay cluster init would write these folders: three servers, two relays, and a secret only where it is needed.")
-	var addresses []string
-	plan := cluster.Plan{Host: "localhost", Data: "data", Relays: []string{"relay-1", "relay-2"}, Rest: "host: localhost\n" + cast.rules, Own: true}
-	files := filepath.Join(dir, "files")
-	for i := range 3 {
-		at, err := freeAddresses(3)
-		if err != nil {
-			return err
-		}
-		name := "nats-" + strconv.Itoa(i+1)
-		plan.Nodes = append(plan.Nodes, cluster.Node{Name: name, Host: "127.0.0.1", Clients: at[0], WebSocket: at[1], Routes: at[2], Dir: filepath.Join(files, name), Store: filepath.Join(dir, "store-"+name)})
-		addresses = append(addresses, at[0])
-		_, port, _ := net.SplitHostPort(at[0])
-		plan.URL += ",tls://localhost:" + port
+	plan, err := cluster.OnThisMachine(dir)
+	if err != nil {
+		return err
 	}
-	plan.URL = strings.TrimPrefix(plan.URL, ",")
+	plan.Rest = "host: localhost\n" + cast.rules
+	files := filepath.Join(dir, "files")
 	if err := plan.Write(files); err != nil {
 		return err
 	}
@@ -219,7 +209,7 @@ func (d *clusterDemoCmd) Run(ctx context.Context, sio stdio) error {
 		defer relay.stop()
 		say.show(fmt.Sprintf("$ cfa-relay serve --config %s/cfa.yaml   # process %d\nserving %s", name, relay.cmd.Process.Pid, url))
 	}
-	front, err := newDoor(addresses)
+	front, err := newDoor(plan.Nodes)
 	if err != nil {
 		return err
 	}
@@ -281,21 +271,6 @@ func list(dir string, say *transcript) error {
 		say.show(f.Name() + ": " + strings.Join(names, " "))
 	}
 	return nil
-}
-
-// freeAddresses are ports of this machine that nobody has at the moment: servers
-// of a cluster must know each other's before they start.
-func freeAddresses(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // after all are found, so that none is found twice
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
 }
 
 // natsNodes are the servers of a demo, and what they write.
@@ -414,12 +389,15 @@ type door struct {
 	conns map[net.Conn]bool // nil: closed
 }
 
-func newDoor(to []string) (*door, error) {
+func newDoor(nodes []cluster.Node) (*door, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	d := &door{l: l, to: to, conns: map[net.Conn]bool{}}
+	d := &door{l: l, conns: map[net.Conn]bool{}}
+	for _, n := range nodes {
+		d.to = append(d.to, n.Clients)
+	}
 	d.work.Go(func() {
 		for {
 			c, err := l.Accept()

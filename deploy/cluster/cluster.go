@@ -64,6 +64,48 @@ type Node struct {
 	Store     string // where its part of the record will be
 }
 
+// OnThisMachine is a plan of three servers and two relays on loopback, for a trial:
+// its folders are to be written to dir/files. Rest is the caller's to say.
+func OnThisMachine(dir string) (Plan, error) {
+	p := Plan{Host: "localhost", Data: "data", Relays: []string{"relay-1", "relay-2"}, Own: true}
+	ports, err := freePorts(9)
+	if err != nil {
+		return Plan{}, err
+	}
+	at := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i])) }
+	var urls []string
+	for i := range 3 {
+		name := fmt.Sprintf("nats-%d", i+1)
+		p.Nodes = append(p.Nodes, Node{Name: name, Host: "127.0.0.1", Clients: at(3 * i), WebSocket: at(3*i + 1), Routes: at(3*i + 2),
+			Dir: filepath.Join(dir, "files", name), Store: filepath.Join(dir, "store", name)})
+		urls = append(urls, fmt.Sprintf("tls://localhost:%d", ports[3*i]))
+	}
+	p.URL = strings.Join(urls, ",")
+	return p, nil
+}
+
+// freePorts are ports of this machine that nobody listens on: servers of a cluster
+// must know each other's before they start. They are below those that systems
+// give to outgoing connections, of which one could take a port meanwhile.
+func freePorts(n int) (ports []int, err error) {
+	for try := 0; len(ports) < n; try++ {
+		r, err := rand.Int(rand.Reader, big.NewInt(22_000))
+		if err != nil {
+			return nil, err
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+r.Int64()))
+		if err != nil {
+			if try < 1000 {
+				continue
+			}
+			return nil, err
+		}
+		defer l.Close() // after all are found, so that none is found twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
 // certificatesFor is how long the certificates are good that the servers show
 // each other: nobody is there to renew them, and nobody else believes them.
 const certificatesFor = 10 * 365 * 24 * time.Hour

@@ -95,16 +95,10 @@ func newCluster(t *testing.T) *manyServers {
 			}
 		}
 	}
-	c.plan = cluster.Plan{Host: "localhost", Data: "data", Relays: []string{"relay-1", "relay-2"}, Rest: rest, Own: true}
-	ports := freePorts(t, 9)
-	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	for i := range 3 {
-		name := fmt.Sprintf("nats-%d", i+1)
-		c.plan.Nodes = append(c.plan.Nodes, cluster.Node{Name: name, Host: "127.0.0.1", Clients: at(3 * i), WebSocket: at(3*i + 1), Routes: at(3*i + 2),
-			Dir: filepath.Join(c.files, name), Store: filepath.Join(dir, "store", name)})
-		c.plan.URL += fmt.Sprintf(",tls://localhost:%d", ports[3*i])
+	if c.plan, err = cluster.OnThisMachine(dir); err != nil {
+		t.Fatal(err)
 	}
-	c.plan.URL = strings.TrimPrefix(c.plan.URL, ",")
+	c.plan.Rest = rest
 	if err := c.plan.Write(c.files); err != nil {
 		t.Fatal(err)
 	}
@@ -144,21 +138,6 @@ func nkeyOf(t *testing.T, seed string) nats.Option {
 		t.Fatal(err)
 	}
 	return opt
-}
-
-// freePorts are ports that nobody has at the moment: servers of a cluster must
-// know each other's before they start.
-func freePorts(t *testing.T, n int) (ports []int) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // after all are found, so that none is found twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
 }
 
 func (c *manyServers) startNode(name string) {
