@@ -6,7 +6,9 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +35,19 @@ func asJob(t testing.TB, r *Relay, j *job, verb string, msg any) wire.Reply {
 		return wire.Reply{Refused: r.refusal(err)}
 	}
 	return reply
+}
+
+// ofItsOwnRun is a job that is no other's of its run of the CI.
+func (f *fixture) ofItsOwnRun() *job {
+	f.t.Helper()
+	j := f.job(rocketRepo, "rocket")
+	n, err := rand.Int(rand.Reader, big.NewInt(1<<50))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	j.token = f.token(rocketRepo, wire.Audience(relayName, j.pub), map[string]any{"run_id": n.String()})
+	j.ask("rocket", nil)
+	return j
 }
 
 // gate stops a relay's first append of an event to a request.
@@ -260,7 +275,7 @@ func TestOfTwoRelaysInTheGapOneWinsAndBothTellTheTruth(t *testing.T) {
 }
 
 func contested(t *testing.T, r *racers, race raced, order string) {
-	c := &contest{j: r.f.job(rocketRepo, "rocket")}
+	c := &contest{j: r.f.ofItsOwnRun()} // a declined run asks no more
 	c.ana, c.bob = r.f.ana.answerMessage(t, c.j, 1), r.f.bob.answerMessage(t, c.j, 1)
 	for _, s := range race.before {
 		must(t, s.do(t, r, r.relay[0], c))

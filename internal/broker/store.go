@@ -802,7 +802,7 @@ func (s *store) noteDropped(ctx context.Context, key, verb string) error {
 		return err
 	}
 	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: droppedPrefix + key, Data: data}, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
-	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+	if wasFirst(err) {
 		return nil // it is there already
 	}
 	return err
@@ -867,14 +867,22 @@ func (s *store) noteDeclined(ctx context.Context, rec lifecycle.Record) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: declinedSubject(rec.Project, rec.Group), Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
-	if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-		return nil // it is there already
+	for try := 1; ; try++ {
+		_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: declinedSubject(rec.Project, rec.Group), Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+		if err == nil {
+			return nil
+		}
+		// Another relay may note the same at the same time. Of three replicas its
+		// note is not there yet when ours is refused for it, and now and then one
+		// is refused for nothing.
+		_, there, readErr := s.declined(ctx, rec.Project, rec.Group)
+		if readErr == nil && there {
+			return nil
+		}
+		if try == 8 || !wasFirst(err) || pause(ctx, time.Duration(try)*5*time.Millisecond) != nil {
+			return fmt.Errorf("%w: %w", errStore, err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errStore, err)
-	}
-	return nil
 }
 
 // declined says whether a run was declined in a project, and by whom.

@@ -86,7 +86,8 @@ func (s *store) unwritable(now time.Time) string {
 // wasFirst says whether an append was refused because another was there first.
 func wasFirst(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	// Where several servers hold the record they say it with another number.
+	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // watchEvery is how often a trial is written, and the rest looked at.
