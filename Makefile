@@ -59,6 +59,7 @@ lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, the orb, 
 
 bench: need-go ## measure, each figure beside its floor
 	@go test -run '^$$' -bench Delivery -benchtime 800x ./internal/broker
+	@go test -run '^$$' -bench Cluster -benchtime 400x -timeout 20m ./internal/broker
 	@go test -run '^$$' -bench Read -benchtime 800x ./internal/broker
 	@go test -run '^$$' -bench Admission -benchtime 4x ./internal/broker
 	@go test -run '^$$' -bench Memory -benchtime 1x -timeout 20m ./internal/broker
