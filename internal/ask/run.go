@@ -491,7 +491,11 @@ func (s *Session) leave(ctx context.Context, conn link, end error) error {
 	own := conn
 	for ctx.Err() == nil {
 		if own != nil {
-			_, err := s.call(ctx, own, wire.VerbCancel, wire.StepMessage{Step: envelope})
+			// Twice in the time there is: the relay that had it may have died, of
+			// several, without the connection.
+			one, cancel := context.WithTimeout(ctx, farewell/2)
+			_, err := s.call(one, own, wire.VerbCancel, wire.StepMessage{Step: envelope})
+			cancel()
 			if r, refused := errors.AsType[*wire.Refusal](err); err == nil || refused && !temporary(r) {
 				s.log.Debug("withdrawn", "err", err)
 				break
