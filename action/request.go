@@ -136,9 +136,10 @@ func plain(err error) string {
 
 // handoverTime is how long the end of a request may take to confirm. Where it is
 // not confirmed, the record says of a code that was used that it never came, and
-// its human is asked again: a relay may take this long to restart, or a cluster
-// (10 s at most) to choose another leader for its record.
-const handoverTime = 20 * time.Second
+// its human is asked again: a relay may take this long to restart, or a cluster to
+// choose another leader for its record (10 s) and the job to be back after it, on
+// a busy machine.
+const handoverTime = 30 * time.Second
 
 // Run is the job, in the order in which it happens.
 func (r *requestCmd) Run(ctx context.Context, io stdio) error {

@@ -16,7 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -469,6 +471,7 @@ func (r *three) onRecord(stories map[string]story, events map[string][]string) {
 // TestWhateverDiesOfAClusterEachRequestEndsOnce kills each part of a cluster while
 // requests are open at each point of their way.
 func TestWhateverDiesOfAClusterEachRequestEndsOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	human := c.listen(c.humans[0])
 	leader := func(*three) string { return c.info().Cluster.Leader }
@@ -491,24 +494,50 @@ func TestWhateverDiesOfAClusterEachRequestEndsOnce(t *testing.T) {
 		{"the one that has the answered one", func(r *three) string { return c.nodeOf(r.keys["answered"]) }},
 		{"the first relay", func(*three) string { return "relay-1" }},
 		{"the second relay", func(*three) string { return "relay-2" }},
+		// With two of three, nothing is accepted until one is back.
+		{"two servers", func(r *three) string {
+			l := leader(r)
+			for _, n := range c.plan.Nodes {
+				if n.Name != l {
+					return l + " " + n.Name
+				}
+			}
+			return ""
+		}},
 	} {
 		began := time.Now()
 		r := c.opens(human, 3*i+1)
 		all = append(all, r)
 		opened := time.Since(began)
-		name := v.who(r)
-		p, back := c.nodes[name], c.startNode
-		if p == nil {
-			p, back = c.relays[name], c.startRelay
+		names := strings.Fields(v.who(r))
+		if len(names) == 0 {
+			t.Fatalf("nothing here is %s", v.name)
 		}
-		if p == nil {
-			t.Fatalf("nothing here is %s: %q", v.name, name)
+		for _, name := range names {
+			p := c.nodes[name]
+			if p == nil {
+				p = c.relays[name]
+			}
+			p.signal(syscall.SIGKILL)
+			died(t, p)
 		}
-		p.signal(syscall.SIGKILL)
-		died(t, p)
+		back := func() {
+			for _, name := range names {
+				if c.nodes[name] != nil {
+					c.startNode(name)
+				} else {
+					c.startRelay(name)
+				}
+			}
+		}
+		if len(names) > 1 {
+			back()
+		}
 		r.end()
-		t.Logf("%s (%s): opened in %s, ended after %s", v.name, name, opened.Round(time.Millisecond), (time.Since(began) - opened).Round(time.Millisecond))
-		back(name)
+		t.Logf("%s (%s): opened in %s, ended after %s", v.name, names, opened.Round(time.Millisecond), (time.Since(began) - opened).Round(time.Millisecond))
+		if len(names) == 1 {
+			back()
+		}
 		c.whole()
 		if t.Failed() {
 			break
@@ -521,6 +550,147 @@ func TestWhateverDiesOfAClusterEachRequestEndsOnce(t *testing.T) {
 		}
 		for _, r := range all {
 			r.onRecord(stories, events)
+		}
+	}
+}
+
+// TestTheOtherRelayGoesOnFromAnyRecord kills one of two relays before and after
+// each record, and starts nobody in its place while the request is open.
+func TestTheOtherRelayGoesOnFromAnyRecord(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	fragile := fragileRelay(t)
+	human := c.listen(c.humans[0])
+	want := map[string]string{} // the events of each request but openings
+	n := 0
+	// Where what is lost is a message, and where it is the reply to one. (A relay
+	// that is alone is killed at each of them, both before and after.)
+	for _, at := range []string{"before asked", "before answered", "after answered", "before got", "after got", "after done", "after declined", "before cancelled"} {
+		_, event, _ := strings.Cut(at, " ")
+		first := c.relays["relay-1"]
+		first.signal(syscall.SIGTERM)
+		first.wait()
+		first = start(t, []string{"CFA_FAILPOINT=" + at}, fragile, "serve", "--config", filepath.Join(c.files, "relay-1", "cfa.yaml"))
+		c.relays["relay-1"] = first
+		first.waitFor(`serving tls://`)
+		gone := func() bool {
+			select {
+			case <-first.done:
+				return true
+			default:
+				return false
+			}
+		}
+		// Which of the two gets a message is the servers' choice.
+		for try := 0; !gone(); try++ {
+			if try == 40 {
+				t.Fatalf("of %d requests the first relay got none to %s", try, at)
+			}
+			n++
+			c.claims["run_id"] = fmt.Sprint(n) // a run that was declined asks no more
+			c.issuer.AddJob("release", c.claims)
+			j := c.job("--output", "stdout", "--responders", c.humans[0].sign)
+			human.waitFor(fmt.Sprintf(`#%d your turn`, n))
+			key := c.newest(project)
+			exit, code, over := 0, fmt.Sprintf("%06d", 100_000+n), `the relay says that the job (has what it asked for|is done)`
+			want[key] = "asked answered got done"
+			switch event {
+			case "declined":
+				fmt.Fprintf(human.in, "d%d not today\n", n)
+				exit, code, over, want[key] = 80, "", `you declined: not today`, "asked declined"
+			case "cancelled":
+				j.signal(syscall.SIGTERM)
+				exit, code, over, want[key] = 82, "", `withdrawn`, "asked cancelled"
+			default:
+				fmt.Fprintf(human.in, "%d\n%s\n", n, code)
+			}
+			if got := j.wait(); got != exit || strings.TrimSuffix(j.out.String(), "\n") != code {
+				t.Errorf("%s: cfa ended with %d, and wrote %q", at, got, j.out)
+			}
+			human.waitFor(fmt.Sprintf(`#%d over: %s`, n, over))
+			if k := strings.Count(human.out.String()+human.err.String(), fmt.Sprintf("#%d over", n)); k != 1 {
+				t.Errorf("%s: the human heard of %d ends", at, k)
+			}
+		}
+		died(t, first)
+		if !strings.Contains(first.err.String(), "failpoint: "+at) {
+			t.Fatalf("the first relay died elsewhere than %s", at)
+		}
+		c.startRelay("relay-1")
+		if t.Failed() {
+			return
+		}
+	}
+	stories, events := c.audited("relay-2")
+	if len(stories) != len(want) {
+		t.Errorf("%d requests are on record, not %d", len(stories), len(want))
+	}
+	for key, what := range want {
+		e := slices.DeleteFunc(events[key], func(e string) bool { return e == "opened" })
+		if got := strings.Join(e, " "); got != what || stories[key].Attempt != 1 {
+			t.Errorf("%s: %s, attempt %d, not %s", key, got, stories[key].Attempt, what)
+		}
+	}
+}
+
+func TestTheClusterDemoOutlivesItsLeader(t *testing.T) {
+	t.Parallel()
+	natsServer(t)
+	p := run(t, []string{"CFA_DEMO_OTP=654321"}, "cfa-relay", "cluster", "demo", "--bin", filepath.Dir(program(t, "cfa")))
+	if p.code != 0 || !strings.Contains(p.out.String(), "code = 654321") || !strings.Contains(p.out.String(), "is killed: kill -9 ") {
+		t.Fatalf("it ended with %d", p.code)
+	}
+}
+
+// What the demo prints to ask and to answer is what a human types; Ctrl-C ends
+// all of it.
+func TestTheClusterDemoIsAskedAndAnsweredAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	natsServer(t)
+	p := start(t, nil, "cfa-relay", "cluster", "demo", "--bin", filepath.Dir(program(t, "cfa")))
+	dir := filepath.Dir(p.waitFor(`(\S+/ask)   # asks`)[1])
+	script := func(name string) (*exec.Cmd, *output) {
+		cmd, out := exec.Command(filepath.Join(dir, name)), newOutput()
+		cmd.Stdout = out
+		return cmd, out
+	}
+	answer, heard := script("answer")
+	in, err := answer.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask, code := script("ask")
+	for _, cmd := range []*exec.Cmd{answer, ask} {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
+	}
+	human := &process{t: t, name: "answer", out: heard, err: newOutput(), done: make(chan struct{})}
+	human.waitFor(`#1 your turn`)
+	if _, err := fmt.Fprintf(in, "1\n%s\n", testCode); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask.Wait(); err != nil || code.String() != testCode+"\n" {
+		t.Errorf("asked: %v, %q", err, code.String())
+	}
+	_ = in.Close()
+	_ = answer.Process.Signal(syscall.SIGTERM)
+	_ = answer.Wait()
+	p.signal(syscall.SIGINT)
+	if code := p.wait(); code != 0 {
+		t.Errorf("it ended with %d", code)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is left", dir)
+	}
+	for _, m := range regexp.MustCompile(`# process (\d+)`).FindAllStringSubmatch(p.out.String(), -1) {
+		pid, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, 0); err == nil {
+			t.Errorf("process %d is left", pid)
 		}
 	}
 }
