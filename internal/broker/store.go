@@ -149,6 +149,18 @@ type flight struct {
 	seq   uint64 // what follow saw it as, before the acknowledgement came
 }
 
+// gatherWithin is how long servers that have just started may take to find each
+// other and a leader: relays start at the same time after a power cut.
+const gatherWithin = 30 * time.Second
+
+// gathering says whether an error is that of servers that do so.
+func gathering(err error) bool {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.ErrorCode == 10008 || api.ErrorCode == 10005 // no leader yet; too few servers are known yet
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout)
+}
+
 // streamConfig is the stream as the file wants it.
 func streamConfig(c *Config) jetstream.StreamConfig {
 	replicas := 1
@@ -188,6 +200,9 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	stream, m, err := openStream(ctx, js, streamConfig(c), upgrades)
+	for late := time.Now().Add(gatherWithin); c.NATS != nil && gathering(err) && time.Now().Before(late) && pause(ctx, 250*time.Millisecond) == nil; {
+		stream, m, err = openStream(ctx, js, streamConfig(c), upgrades)
+	}
 	if errors.Is(err, ErrNewerStore) || errors.Is(err, ErrHalfRestored) {
 		return nil, err
 	}
