@@ -2,7 +2,5 @@
 
 package broker
 
-import "github.com/continuousauth/action/internal/lifecycle"
-
 // failpoint does nothing: see failpoint_on.go.
-func failpoint(string, lifecycle.Event) {}
+func failpoint(_, _ string) {}

@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-
-	"github.com/continuousauth/action/internal/lifecycle"
 )
 
-// failpoint kills this process, as kill -9 does, before or after it appends a
-// record of the event that CFA_FAILPOINT names: "before answered".
-func failpoint(when string, event lifecycle.Event) {
-	if here := when + " " + string(event); here == os.Getenv("CFA_FAILPOINT") {
+// failpoint kills this process, as kill -9 does, before or after it appends what
+// CFA_FAILPOINT names: a record of that event ("before answered"), or what is
+// noted beside the requests ("after note declined", "before note refused").
+func failpoint(when, what string) {
+	if here := when + " " + what; here == os.Getenv("CFA_FAILPOINT") {
 		fmt.Fprintf(os.Stderr, "failpoint: %s\n", here)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // nothing more happens here until it comes

@@ -193,7 +193,9 @@ func (f *refusalLog) appendNow(ctx context.Context, c *refusalChain, one refused
 	if err != nil {
 		return err
 	}
+	failpoint("before", "note refused")
 	ack, err := f.store.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(c.seq), jetstream.WithRetryAttempts(0))
+	failpoint("after", "note refused")
 	if err != nil {
 		c.unsure = true
 		return err

@@ -385,11 +385,11 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 	}
 	s.own[rec.Op] = f
 	s.mu.Unlock()
-	failpoint("before", rec.Event)
+	failpoint("before", string(rec.Event))
 	one, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
 	ack, err := s.js.PublishMsg(one, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
-	failpoint("after", rec.Event)
+	failpoint("after", string(rec.Event))
 	s.mu.Lock()
 	f.acked = err == nil
 	seen := f.seq
@@ -847,7 +847,9 @@ func (s *store) claimToken(ctx context.Context, id, key string, issued time.Time
 	if err != nil {
 		return err
 	}
+	failpoint("before", "note token")
 	_, appendErr := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+	failpoint("after", "note token")
 	if appendErr == nil {
 		return nil
 	}
@@ -883,7 +885,9 @@ func (s *store) noteDeclined(ctx context.Context, rec lifecycle.Record) error {
 		return err
 	}
 	for try := 1; ; try++ {
+		failpoint("before", "note declined")
 		_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: declinedSubject(rec.Project, rec.Group), Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+		failpoint("after", "note declined")
 		if err == nil {
 			return nil
 		}
