@@ -97,6 +97,10 @@ func (d *Desk) setState(p *prompt, s wire.State) {
 	}
 }
 
+// whyLost is the relay's word for a job that it gave up. Shown as it stands it would
+// tell a human that something was lost, a code perhaps.
+const whyLost = "lost"
+
 // ending says how the request ended, from the relay's state.
 func (d *Desk) ending(p *prompt) string {
 	who, why := d.by(p), wire.Clean(p.state.Why, 300)
@@ -114,12 +118,18 @@ func (d *Desk) ending(p *prompt) string {
 		case wire.AskLink:
 			return with("the relay says that the job is done with it")
 		}
+		if why == whyLost {
+			return "the relay says that the job has what it asked for, and was not heard of again"
+		}
 		return with("the relay says that the job has what it asked for")
 	case "declined":
 		return with(who + " declined")
 	case "expired":
 		return "nobody answered in time"
 	case "cancelled":
+		if why == whyLost {
+			return "the relay says that the job is gone"
+		}
 		return with("withdrawn")
 	}
 	return "the relay says it is " + wire.Clean(p.state.State, 40) + ", which this version does not know"

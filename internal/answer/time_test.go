@@ -758,6 +758,27 @@ func TestEveryRequestIsShownHoweverManyPagesTheyTake(t *testing.T) {
 	})
 }
 
+func TestAJobThatIsGoneIsCalledThat(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[string]string{
+		"cancelled": "the relay says that the job is gone",
+		"done":      "the relay says that the job has what it asked for, and was not heard of again",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			o := inMemory(t)
+			o.human.blind = true
+			j := gullibleJob(t, project, repo, nil)
+			o.relay.Ask(j)
+			o.run()
+			o.human.wait(t, j.ID(), "asking", phase(Asking))
+			o.relay.Set(j, func(i *wire.Item) { i.State.State, i.State.Why = state, "lost" })
+			if p := o.human.wait(t, j.ID(), "over", phase(Over)); p.Why != want {
+				t.Errorf("%s: %q", state, p.Why)
+			}
+		})
+	}
+}
+
 // TestNoProjectPushesAnothersPromptsOut: without a share for each, whoever asks
 // first, or most often, would decide what a human sees.
 func TestNoProjectPushesAnothersPromptsOut(t *testing.T) {

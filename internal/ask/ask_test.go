@@ -358,7 +358,10 @@ func TestNoEndByTheRelayIsAGoodOne(t *testing.T) {
 		play(t, nil, func(t *testing.T, g *stage) {
 			w := g.awaits(t.Context())
 			g.set(func(st *wire.State) { st.State, st.Why = state, "lost" })
-			w.fails(t, kind)
+			f := w.fails(t, kind)
+			if state == stateCancelled && f.What != "the relay cancelled the request: it had not heard of this job for too long" {
+				t.Errorf("the job says: %s", f.What)
+			}
 			if err := g.job.Reject(t.Context()); err == nil {
 				t.Errorf("%s: Reject after the end", state)
 			}

@@ -48,8 +48,11 @@ func (s *Session) learn(st *wire.State) {
 		return
 	case stateCancelled:
 		why := wire.Clean(st.Why, 300)
-		if why == "" {
+		switch why {
+		case "":
 			why = "no reason given"
+		case "lost":
+			why = "it had not heard of this job for too long"
 		}
 		s.told = fail(ErrCancelled, "the relay cancelled the request: "+why, "run the job again when somebody is to answer it")
 		return
