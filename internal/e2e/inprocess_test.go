@@ -198,6 +198,9 @@ const (
 	pass verdict = iota
 	lose         // it never arrives, and the connection is cut
 	last         // it arrives, and then the connection is cut
+	torn         // half of it arrives, and the connection is cut in the middle of it
+	rst          // it never arrives, and the connection is reset
+	late         // of a client's: its connection is cut, and it arrives once the next one has had a reply
 )
 
 // tap is a TCP proxy before a NATS server.
@@ -217,21 +220,55 @@ type tap struct {
 	accepted int // connections so far
 	cuts     int // connections that were cut on purpose
 	held     int // frames that went nowhere since they were frozen
+	behind   int // late frames that have arrived
+	waiting  []*tapped
+	forgets  bool    // what passes is not kept
+	once     verdict // what is to become of one frame, whichever comes next
 	seen     bytes.Buffer
+
+	// A slow network: each frame takes latency, and a second for each of rate bytes.
+	latency, rate atomic.Int64
 }
 
 // tapped is one connection through the tap.
 type tapped struct {
 	client, server net.Conn
 	once           sync.Once
-	frozen         atomic.Bool
+	n              int           // counts from 1
+	up, down       atomic.Bool   // frozen in that direction
+	left           atomic.Bool   // the client is gone, and the server does not know
+	next           chan struct{} // closed when a later connection has had a reply
+	gone           chan struct{} // closed with the connection
 	// asked is which verb each reply subject answers.
 	mu    sync.Mutex
 	asked map[string]string
 }
 
 func (l *tapped) close() {
-	l.once.Do(func() { _, _ = l.client.Close(), l.server.Close() })
+	l.once.Do(func() {
+		_, _ = l.client.Close(), l.server.Close()
+		close(l.gone)
+	})
+}
+
+// reset is close as it looks when a machine on the way has lost its memory.
+func (l *tapped) reset() {
+	l.once.Do(func() {
+		for _, c := range []net.Conn{l.client, l.server} {
+			if tcp, ok := c.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0)
+			}
+			_ = c.Close()
+		}
+		close(l.gone)
+	})
+}
+
+func (l *tapped) frozen(up bool) bool {
+	if up {
+		return l.up.Load()
+	}
+	return l.down.Load()
 }
 
 // newTap puts a tap before server (host:port).
@@ -253,7 +290,12 @@ func (p *tap) close() {
 	p.closed = true
 	lines := p.lines
 	p.lines = map[*tapped]bool{}
+	waiting := p.waiting
+	p.waiting = nil
 	p.mu.Unlock()
+	for _, l := range waiting {
+		close(l.next)
+	}
 	for l := range lines {
 		l.close()
 	}
@@ -281,7 +323,7 @@ func (p *tap) accept() {
 			_ = client.Close()
 			continue
 		}
-		l := &tapped{client: client, server: server, asked: map[string]string{}}
+		l := &tapped{client: client, server: server, asked: map[string]string{}, next: make(chan struct{}), gone: make(chan struct{})}
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
@@ -289,6 +331,7 @@ func (p *tap) accept() {
 			return
 		}
 		p.accepted++
+		l.n = p.accepted
 		p.lines[l] = true
 		p.mu.Unlock()
 		p.work.Go(func() { p.pump(l, client, server, true) })
@@ -321,26 +364,64 @@ func (p *tap) pump(l *tapped, from, to net.Conn, up bool) {
 		l.mu.Unlock()
 		p.judging.Lock()
 		p.mu.Lock()
-		p.seen.Write(raw)
+		if !p.forgets {
+			p.seen.Write(raw)
+		}
 		judge := p.judge
 		p.mu.Unlock()
 		v := pass
-		if judge != nil && !l.frozen.Load() {
+		if judge != nil && !l.frozen(up) {
 			v = judge(f)
 		}
 		p.judging.Unlock()
-		if l.frozen.Load() {
+		if l.frozen(up) {
 			p.mu.Lock()
 			p.held++
 			p.mu.Unlock()
 			continue
 		}
-		if v == lose {
+		switch v {
+		case lose:
 			p.count(1)
 			return
+		case torn:
+			_, _ = to.Write(raw[:len(raw)/2])
+			p.count(1)
+			return
+		case rst:
+			p.count(1)
+			l.reset()
+			return
+		case late:
+			if !p.outlive(l) {
+				return
+			}
+		}
+		if d, n := p.latency.Load(), p.rate.Load(); d > 0 || n > 0 {
+			// The network is slow, whoever waits for it.
+			wait := time.Duration(d)
+			if n > 0 {
+				wait += time.Duration(len(raw)) * time.Second / time.Duration(n)
+			}
+			time.Sleep(wait)
 		}
 		if _, err := to.Write(raw); err != nil {
+			if !up && l.left.Load() {
+				continue // the server writes to who is gone, and does not know
+			}
 			return
+		}
+		if v == late {
+			p.mu.Lock()
+			p.behind++
+			p.mu.Unlock()
+			p.bell.ring()
+			// Left to the other direction, which ends when the server closes.
+			<-l.gone
+			return
+		}
+		if f.reply {
+			p.replied(l)
 		}
 		if v == last {
 			p.count(1)
@@ -353,6 +434,37 @@ func (p *tap) pump(l *tapped, from, to net.Conn, up bool) {
 			return
 		}
 	}
+}
+
+// outlive cuts the client's side of l alone, and waits until another connection
+// of the client's has had a reply; false: none has.
+func (p *tap) outlive(l *tapped) bool {
+	l.left.Store(true)
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return false
+	}
+	p.waiting = append(p.waiting, l)
+	p.mu.Unlock()
+	_ = l.client.Close()
+	p.count(1)
+	<-l.next
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.closed
+}
+
+// replied tells those that wait for a later connection that l is one.
+func (p *tap) replied(l *tapped) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = slices.DeleteFunc(p.waiting, func(old *tapped) bool {
+		if old.n < l.n {
+			close(old.next)
+		}
+		return old.n < l.n
+	})
 }
 
 func (p *tap) count(n int) {
@@ -385,11 +497,19 @@ func (p *tap) cut() {
 
 // freeze lets nothing through any more on the connections that there are, and
 // keeps them open. New ones work.
-func (p *tap) freeze() (n int) {
+func (p *tap) freeze() int { return p.freezes(true, true) }
+
+// freezes is freeze in those directions: to the server, and from it.
+func (p *tap) freezes(up, down bool) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.lines {
-		l.frozen.Store(true)
+		if up {
+			l.up.Store(true)
+		}
+		if down {
+			l.down.Store(true)
+		}
 	}
 	return len(p.lines)
 }

@@ -43,7 +43,7 @@ func fragileRelay(t *testing.T) string {
 
 // onPort is a world whose relay comes back at the address that it had, and dies at
 // the failpoint.
-func onPort(t *testing.T, failpoint string) *world {
+func onPort(t *testing.T, failpoint string, opts ...option) *world {
 	t.Helper()
 	relay := fragileRelay(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -52,7 +52,7 @@ func onPort(t *testing.T, failpoint string) *world {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	w := newWorld(t, with(fmt.Sprintf("listen: {nats: %q}", addr)))
+	w := newWorld(t, append(opts, with(fmt.Sprintf("listen: {nats: %q}", addr)))...)
 	if failpoint != "" {
 		w.relay.signal(syscall.SIGTERM)
 		w.relay.wait()
@@ -60,6 +60,14 @@ func onPort(t *testing.T, failpoint string) *world {
 		w.relay.waitFor(`serving`)
 	}
 	return w
+}
+
+// say types lines at a responder.
+func say(t testing.TB, at *process, format string, args ...any) {
+	t.Helper()
+	if _, err := fmt.Fprintf(at.in, format, args...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // died waits for a process to be killed, and says if it ended otherwise.
@@ -136,6 +144,12 @@ func TestARelayThatIsKilledAtAnyRecordLosesNothingAndGivesNothingTwice(t *testin
 				if strings.Contains(h.out.String(), "attempt 2") {
 					t.Error("the human was asked a second time")
 				}
+				// And so it stands on record.
+				story := map[string]string{"declined": "asked declined: declined", "cancelled": "asked cancelled: cancelled"}[event]
+				if story == "" {
+					story = "asked answered got done: done ok"
+				}
+				w.tells(story)
 			})
 		}
 	}
@@ -171,4 +185,5 @@ func TestAResponderThatIsKilledWithACodeInItsHandsSendsNothing(t *testing.T) {
 		t.Errorf("cfa wrote %q", got)
 	}
 	again.waitFor(`#1 over`)
+	w.tells("asked answered got done: done ok")
 }

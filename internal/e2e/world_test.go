@@ -25,6 +25,10 @@ import (
 // only ever passes when a test fails.
 const within = 60 * time.Second
 
+// longWithin is for what time alone brings about: a job that is lost, to a relay
+// that starts to count anew when it is started anew.
+const longWithin = 6 * time.Minute
+
 var (
 	buildOnce sync.Once
 	binDir    string
@@ -96,6 +100,7 @@ type process struct {
 	in       *os.File
 	done     chan struct{}
 	code     int
+	within   time.Duration // how long it is waited for
 }
 
 // start runs one of our programs with exactly this environment.
@@ -107,7 +112,7 @@ func start(t testing.TB, env []string, name string, args ...string) *process {
 // startIn is start in a folder, with this environment and no other.
 func startIn(t testing.TB, dir string, env []string, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, name: name, out: newOutput(), err: newOutput(), done: make(chan struct{})}
+	p := &process{t: t, name: name, out: newOutput(), err: newOutput(), done: make(chan struct{}), within: within}
 	p.cmd = exec.Command(program(t, name), args...)
 	p.cmd.Dir, p.cmd.Env = dir, env
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.err
@@ -151,7 +156,7 @@ func startIn(t testing.TB, dir string, env []string, name string, args ...string
 func (p *process) waitFor(pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
-	timeout := time.After(within)
+	timeout := time.After(p.within)
 	for {
 		p.out.mu.Lock()
 		outWrote := p.out.wrote
@@ -190,7 +195,7 @@ func (p *process) wait() int {
 	select {
 	case <-p.done:
 		return p.code
-	case <-time.After(within):
+	case <-time.After(p.within):
 		p.t.Fatalf("%s did not end", p.name)
 		return -1
 	}
