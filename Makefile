@@ -16,7 +16,7 @@ GO_WANTED := $(shell sed -n 's/^go //p' go.mod)
 PROGRAMS := bin/cfa bin/cfa-relay bin/cfa-responder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster test test-clients lint bench fuzz build cross release-check release-snapshot clean need-go $(PROGRAMS)
+.PHONY: help demo cluster test test-clients soak lint bench fuzz build cross release-check release-snapshot clean need-go $(PROGRAMS)
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ test-clients: need-go ## what is too much for each run, tagged `clients`: other 
 	names=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | paste -s -d '|' -); \
 	test -n "$$names" || { echo "test-clients: the files tagged 'clients' hold no test" >&2; exit 1; }; \
 	go test -tags clients -parallel 4 -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
+
+# What was found is said with the seed that found it: `make soak SEED=…` goes the same way again.
+soak: export SOAK := $(or $(SOAK),10m)
+soak: export SEED := $(SEED)
+soak: need-go ## jobs, responders and faults at random for SOAK (10m); SEED= goes a way again
+	@go test -tags soak -run '^TestSoak$$' -count 1 -timeout 0 -v ./internal/e2e
 
 lint: need-go ## formatting, vet, staticcheck, actionlint, shellcheck, the orb, module files
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck, or brew install shellcheck" >&2; exit 1; }

@@ -6,6 +6,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -14,15 +15,20 @@ import (
 )
 
 // freeAddress is an address that nobody listens on, for a relay that must come
-// back at the same one.
+// back at the same one. It is below those that systems give out by themselves: one
+// of those could be a stranger's while there is no relay.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 func TestAWaitingJobLivesThroughARestartOfTheRelay(t *testing.T) {

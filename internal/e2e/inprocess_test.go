@@ -220,7 +220,8 @@ type tap struct {
 	accepted int // connections so far
 	cuts     int // connections that were cut on purpose
 	held     int // frames that went nowhere since they were frozen
-	behind   int // late frames that have arrived
+	behind   int // late frames that were sent on
+	shut     int // of them, those whose connection the server had closed by then
 	waiting  []*tapped
 	forgets  bool    // what passes is not kept
 	once     verdict // what is to become of one frame, whichever comes next
@@ -405,19 +406,23 @@ func (p *tap) pump(l *tapped, from, to net.Conn, up bool) {
 			}
 			time.Sleep(wait)
 		}
-		if _, err := to.Write(raw); err != nil {
-			if !up && l.left.Load() {
-				continue // the server writes to who is gone, and does not know
+		_, err = to.Write(raw)
+		if v == late {
+			p.mu.Lock()
+			if p.behind++; err != nil {
+				p.shut++
+			}
+			p.mu.Unlock()
+			p.bell.ring()
+			if err == nil {
+				<-l.gone // the other direction sees the server close it
 			}
 			return
 		}
-		if v == late {
-			p.mu.Lock()
-			p.behind++
-			p.mu.Unlock()
-			p.bell.ring()
-			// Left to the other direction, which ends when the server closes.
-			<-l.gone
+		if err != nil {
+			if !up && l.left.Load() {
+				continue // the server writes to who is gone, and does not know
+			}
 			return
 		}
 		if f.reply {

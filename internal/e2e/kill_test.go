@@ -10,7 +10,6 @@ package e2e
 import (
 	"fmt"
 	"io"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -46,13 +45,7 @@ func fragileRelay(t *testing.T) string {
 func onPort(t *testing.T, failpoint string, opts ...option) *world {
 	t.Helper()
 	relay := fragileRelay(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
-	w := newWorld(t, append(opts, with(fmt.Sprintf("listen: {nats: %q}", addr)))...)
+	w := newWorld(t, append(opts, with(fmt.Sprintf("listen: {nats: %q}", freeAddress(t))))...)
 	if failpoint != "" {
 		w.relay.signal(syscall.SIGTERM)
 		w.relay.wait()

@@ -112,9 +112,15 @@ func start(t testing.TB, env []string, name string, args ...string) *process {
 // startIn is start in a folder, with this environment and no other.
 func startIn(t testing.TB, dir string, env []string, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, name: name, out: newOutput(), err: newOutput(), done: make(chan struct{}), within: within}
-	p.cmd = exec.Command(program(t, name), args...)
-	p.cmd.Dir, p.cmd.Env = dir, env
+	cmd := exec.Command(program(t, name), args...)
+	cmd.Dir, cmd.Env = dir, env
+	return startCmd(t, name, cmd)
+}
+
+// startCmd starts what is one of our programs, under that name.
+func startCmd(t testing.TB, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, name: name, cmd: cmd, out: newOutput(), err: newOutput(), done: make(chan struct{}), within: within}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.err
 	r, w, err := os.Pipe()
 	if err != nil {
