@@ -36,6 +36,7 @@ func (r *Relay) sweep(ctx context.Context, now time.Time) {
 		r.end(err)
 		return
 	}
+	r.unstick(now)
 	asked := false
 	for _, e := range r.store.those(func(*entry) bool { return true }) {
 		due, in := e.rec.Clock(now)
@@ -65,6 +66,20 @@ func (r *Relay) sweep(ctx context.Context, now time.Time) {
 	r.heard.forget(now.Add(-10*time.Minute), func(key string) bool { _, open := r.store.recent(key); return open })
 	r.store.forgetEnded()
 	r.traffic.forget(now)
+}
+
+// unstick opens the store anew once a disk that was full has room again: else each
+// open request would wait for somebody to restart the relay.
+func (r *Relay) unstick(now time.Time) {
+	if !r.store.stuck() || !r.reopens.allow("store", now) {
+		return
+	}
+	if err := r.net.reopenStore(); err != nil {
+		r.log.Error("the store does not open after its disk was full; it is tried again", "error", err, "mend", "if it stays so, restart the relay")
+		return
+	}
+	r.store.reopened()
+	r.log.Info("the store was opened anew, after its disk was full")
 }
 
 // lost says whether a job has gone: nothing heard for 90 s, then asked by hint,

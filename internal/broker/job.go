@@ -79,8 +79,8 @@ func (r *Relay) ask(ctx context.Context, key string, m wire.RequestMessage) (wir
 	if r.draining.Load() {
 		return wire.Reply{}, errDraining
 	}
-	if !r.store.room() {
-		return wire.Reply{}, refuse(wire.RefusedBusy, "the relay's store is nearly full, and the rest is kept for requests that are open", "tell the relay's administrator")
+	if why := r.store.crowded(); why != "" {
+		return wire.Reply{}, refuse(wire.RefusedBusy, why, "tell the relay's administrator")
 	}
 	if err := r.suitable(c, job.Request); err != nil {
 		return wire.Reply{}, err

@@ -46,7 +46,8 @@ type network struct {
 	secure                          bool
 	listenHost                      string
 	webSocketHost, webSocketProfile string
-	once                            sync.Once // of close
+	once                            sync.Once               // of close
+	jetStream                       *server.JetStreamConfig // the embedded server's, while it is opened anew
 
 	acme        *acme.Manager                    // nil: the certificate is in files
 	certificate func() (*tls.Certificate, error) // what new connections get; nil: there is no TLS of this process's
@@ -435,6 +436,34 @@ func (n *network) webSocketURL() string {
 		}
 	}
 	return ""
+}
+
+// reopenStore ends the embedded server's JetStream and starts it again. After a
+// write that failed it keeps the error and writes no more, and the error cannot be
+// taken from it otherwise. What is on disk is read again; appends fail meanwhile, and
+// whoever made them tries again.
+func (n *network) reopenStore() error {
+	if config := n.server.JetStreamConfig(); config != nil { // nil: the start after an earlier end has failed
+		// It puts its own directory below the one that it is told: below its own
+		// it would find nothing, and begin an empty record.
+		config.StoreDir = filepath.Dir(config.StoreDir)
+		if err := n.server.ShutdownJetStream(); err != nil {
+			return fmt.Errorf("embedded NATS server: %w", err)
+		}
+		n.jetStream = config
+	}
+	config := *n.jetStream // which it changes
+	if err := n.server.EnableJetStream(&config); err != nil {
+		return fmt.Errorf("embedded NATS server: %w", err)
+	}
+	storeAccount, err := n.server.LookupAccount("STORE")
+	if err == nil && !storeAccount.JetStreamEnabled() {
+		err = storeAccount.EnableJetStream(nil, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("embedded NATS server: %w", err)
+	}
+	return nil
 }
 
 // quiet stops taking new messages. The callout goes on: whom it does not answer

@@ -79,6 +79,7 @@ type Relay struct {
 	challenges *throttle // at most one challenge per responder and request per ChallengeEvery
 	alives     *throttle
 	dropped    *throttle // notes of dropped messages
+	reopens    *throttle // of the store
 	refusals   *refusalLog
 
 	meters      *meters
@@ -127,6 +128,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 		challenges: newThrottle(wire.ChallengeEvery),
 		alives:     newThrottle(time.Second),
 		dropped:    newThrottle(time.Minute),
+		reopens:    newThrottle(10 * time.Second),
 		slots:      make(chan struct{}, handlersAtOnce),
 	}
 	r.meters, r.said.offset = newMeters(r, o.Version), map[string]bool{}

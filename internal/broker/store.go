@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -106,12 +107,15 @@ type store struct {
 	perRun         int // the most that may be open of a run
 	perProject     int
 	limits         func(project string) Limits
-	own            map[string]*flight   // our own appends that follow has not seen, by operation id
-	absent         map[string]*absences // by signing key
-	most           int64                // bytes that the stream may take
-	full           int                  // percent of them that are taken
-	report         storeReport          // see measureRoom
-	failed         time.Time            // when an append last failed for another reason than that someone was first
+	own            map[string]*flight               // our own appends that follow has not seen, by operation id
+	absent         map[string]*absences             // by signing key
+	disk           func() (free uint64, known bool) // of what the stream is on; nil: not this process's
+	short          bool                             // the disk has no room for new requests
+	filled         bool                             // the disk was full, and the store has not been opened anew since
+	most           int64                            // bytes that the stream may take
+	full           int                              // percent of them that are taken
+	report         storeReport                      // see measureRoom
+	failed         time.Time                        // when an append last failed for another reason than that someone was first
 	lag            func(context.Context) (uint64, error)
 	ready          chan struct{} // closed when the index has caught up
 	until          uint64        // the sequence to catch up with
@@ -213,8 +217,12 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	var disk func() (uint64, bool)
+	if c.NATS == nil {
+		disk = func() (uint64, bool) { return diskFree(filepath.Join(c.Data, "store")) }
+	}
 	return &store{
-		js: js, stream: stream, now: now, log: log, mark: m,
+		js: js, stream: stream, now: now, log: log, mark: m, disk: disk,
 		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
 		questions: map[string]map[question]int{}, refreshed: map[string]time.Time{}, asked: map[string]map[string]time.Time{},
@@ -767,6 +775,7 @@ const reservePercent = 80
 // how far this relay's clock is from the stream's. It gives why this relay may not
 // go on with the stream, where another has upgraded it.
 func (s *store) measureRoom(ctx context.Context) (outdated error) {
+	s.measureDisk()
 	start := s.now()
 	info, err := s.stream.Info(ctx)
 	if err != nil || s.most <= 0 {
@@ -788,11 +797,65 @@ func (s *store) measureRoom(ctx context.Context) (outdated error) {
 	return outdated
 }
 
-func (s *store) room() bool {
+// diskReserve is what must be free on the store's disk for a new request: the rest
+// is kept for those that are open, as above.
+const diskReserve = 16 << 20
+
+// measureDisk sees what the disk has free. Others write to it too, so that it may
+// be full long before limits.store is reached.
+func (s *store) measureDisk() {
+	s.mu.Lock()
+	disk := s.disk
+	s.mu.Unlock()
+	if disk == nil {
+		return
+	}
+	free, known := disk()
+	if !known {
+		return
+	}
+	s.mu.Lock()
+	before := s.short
+	s.short = free < diskReserve
+	s.filled = s.filled || free < leastFree
+	short := s.short
+	s.mu.Unlock()
+	if short && !before {
+		s.log.Error("the disk is nearly full; no new request is taken", "free", free, "mend", "make room on the disk of `data`")
+	} else if before && !short {
+		s.log.Info("the disk has room again", "free", free)
+	}
+}
+
+// stuck says whether the disk was full and is not any more: what failed to write
+// once then writes nothing more until it is opened anew.
+func (s *store) stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.full < reservePercent
+	return s.filled && !s.short
 }
+
+// reopened says that it was.
+func (s *store) reopened() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filled = false
+}
+
+// crowded says why no new request is taken; "": it is.
+func (s *store) crowded() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.full >= reservePercent:
+		return "the relay's store is nearly full, and the rest is kept for requests that are open"
+	case s.short:
+		return "the relay's disk is nearly full, and the rest is kept for requests that are open"
+	}
+	return ""
+}
+
+func (s *store) room() bool { return s.crowded() == "" }
 
 // forgetEnded drops what is remembered of ended requests beyond what a late
 // redelivery could need.

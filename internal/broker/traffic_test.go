@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -137,6 +139,56 @@ func TestAStoreThatIsNearlyFullKeepsTheRestForWhatIsOpen(t *testing.T) {
 		t.Errorf("a new request: %+v", r.Refused)
 	}
 	// The one that is open can still end.
+	cancel, err := wire.Sign(&wire.Cancel{Key: open.pub, Digest: open.dig, Why: "test"}, open.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := request(t, open.nc, wire.JobSubject(open.pub, wire.VerbCancel), wire.StepMessage{Step: cancel}); r.Refused != nil || r.State.State != "cancelled" {
+		t.Errorf("the open request cannot end: %v", r.Refused)
+	}
+}
+
+// Others write to the same disk, so that it can be full long before the record is.
+func TestADiskThatIsNearlyFullKeepsTheRestForWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	f := startFixture(t)
+	var free atomic.Uint64
+	free.Store(diskReserve - 1)
+	s := f.relay.store
+	s.mu.Lock()
+	s.disk = func() (uint64, bool) { return free.Load(), true }
+	s.mu.Unlock()
+	s.measureRoom(t.Context())
+	j := f.job(rocketRepo, "rocket")
+	nc := f.mustConnect(j.key, j.token)
+	if r := j.send(nc); r.Refused == nil || r.Refused.Code != wire.RefusedBusy || !strings.Contains(r.Refused.Why, "the relay's disk is nearly full") {
+		t.Errorf("a new request: %+v", r.Refused)
+	}
+	if s.stuck() {
+		t.Error("a disk that was never full is one that was")
+	}
+	free.Store(diskReserve)
+	s.measureRoom(t.Context())
+	if r := j.send(nc); r.Refused != nil {
+		t.Errorf("with room again: %+v", r.Refused)
+	}
+}
+
+// A server that has failed to write once writes nothing more: it is ended and
+// started, and what was there is there.
+func TestAStoreThatIsOpenedAnewHasWhatItHad(t *testing.T) {
+	t.Parallel()
+	f := startFixture(t)
+	open := f.accepted(rocketRepo, "rocket")
+	s := f.relay.store
+	for range 2 {
+		if err := f.relay.net.reopenStore(); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := s.last(t.Context(), open.pub); err != nil || e.rec.State != lifecycle.StatePending {
+			t.Fatalf("%+v, %v", e.rec, err)
+		}
+	}
 	cancel, err := wire.Sign(&wire.Cancel{Key: open.pub, Digest: open.dig, Why: "test"}, open.key)
 	if err != nil {
 		t.Fatal(err)
