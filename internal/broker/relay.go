@@ -114,7 +114,7 @@ const handlersAtOnce = 256
 // serves.
 func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if o.Now == nil {
-		o.Now = time.Now
+		o.Now = relayTime
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

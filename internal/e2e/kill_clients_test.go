@@ -11,11 +11,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/continuousauth/action/internal/devissuer"
 	"github.com/continuousauth/action/internal/wire"
@@ -91,7 +94,7 @@ var deaths = []struct {
 		// A job that is asleep: its runner is, and its connection stays.
 		j := f.job("--output", "stdout")
 		f.ana.waitFor(`#1 your turn`)
-		j.signal(syscall.SIGSTOP)
+		j.stops()
 		say(f.t, f.ana, "1\n%s\n", testCode)
 		f.patient(f.relay)
 		f.back()
@@ -188,6 +191,22 @@ func twoPeople(f *fatal) {
 	f.ends(j, 0, testCode+"\n")
 	for _, h := range []*process{f.ana, second} {
 		h.waitFor(`#1 over: `)
+	}
+}
+
+// stops puts a process to sleep, and waits until all of it is.
+func (p *process) stops() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	for deadline := time.Now().Add(within); ; {
+		out, err := exec.Command("ps", "-o", "state=", "-p", strconv.Itoa(p.cmd.Process.Pid)).Output()
+		if err == nil && strings.HasPrefix(strings.TrimSpace(string(out)), "T") {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s does not stop: %s, %v", p.name, out, err)
+		}
+		time.Sleep(10 * time.Millisecond) // nothing announces it
 	}
 }
 
@@ -304,7 +323,9 @@ func TestAJobThatIsKilledAtAnyStepLeavesOneEnd(t *testing.T) {
 			}
 			h.waitFor(tc.hears)
 			w.tells(tc.story)
-			if got := j.out.String(); got != "" && !(strings.Contains(tc.story, "got") && got == testCode+"\n") {
+			// Who has a code hands it over at once: what the relay knows of that is
+			// not worth the half minute that a code lives.
+			if got := j.out.String(); got != "" && !(strings.HasPrefix(tc.name, "with the code,") && got == testCode+"\n") {
 				t.Errorf("cfa wrote %q", got)
 			}
 			if _, err := io.WriteString(h.in, "1\n"+testCode+"\n"); err != nil {
