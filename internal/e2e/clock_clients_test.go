@@ -141,7 +141,7 @@ func TestARelayWhoseClockIsFarOffTurnsJobsAwayAndSaysWhy(t *testing.T) {
 				t.Errorf("cfa ended with %d", code)
 			}
 			j.waitFor(`likely causes: .*its clock is off`)
-			w.relay.waitFor(`(?i)` + says)
+			w.relay.waitFor(`what=connect as=job .*outcome=refused why=".*` + says)
 			w.relay.signal(syscall.SIGTERM)
 			w.relay.wait()
 			w.startRelay()
