@@ -9,7 +9,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -328,12 +327,6 @@ func TestAJobThatIsKilledAtAnyStepLeavesOneEnd(t *testing.T) {
 			if got := j.out.String(); got != "" && !(strings.HasPrefix(tc.name, "with the code,") && got == testCode+"\n") {
 				t.Errorf("cfa wrote %q", got)
 			}
-			if _, err := io.WriteString(h.in, "1\n"+testCode+"\n"); err != nil {
-				t.Fatal(err)
-			}
-			// Who answers what is over is told so, and nobody gets anything.
-			h.waitFor(`not sent|no such prompt|is over|nothing waits`)
-			w.tells(tc.story)
 		}})
 	}
 	together(t, len(scenes), scenes)
