@@ -248,9 +248,9 @@ func TestARelayThatIsKilledAtTheOtherRecordsLosesNothingEither(t *testing.T) {
 	together(t, 8, scenes)
 }
 
-// through puts a tap before the relay, on the way of whoever uses the flags that
+// tapped puts a tap before the relay, on the way of whoever uses the flags that
 // it gives.
-func (w *world) through() (*tap, []string) {
+func (w *world) tapped() (*tap, []string) {
 	w.t.Helper()
 	p := newTap(w.t, newBell(), strings.TrimPrefix(w.url, "nats://"))
 	return p, []string{"--relay", "nats://" + p.listener.Addr().String(), "--relay-name", "localhost"}
@@ -286,7 +286,7 @@ func TestAJobThatIsKilledAtAnyStepLeavesOneEnd(t *testing.T) {
 			w := newWorld(t)
 			h := w.listen(w.humans[0])
 			h.within = longWithin
-			way, flags := w.through()
+			way, flags := w.tapped()
 			var once sync.Once
 			at := make(chan struct{})
 			begun := make(chan *process, 1)

@@ -35,7 +35,7 @@ func newWays(t *testing.T) *ways {
 	t.Helper()
 	s := &ways{world: newWorld(t), t: t}
 	var desks []string
-	s.desks, desks = s.through()
+	s.desks, desks = s.tapped()
 	direct := s.flags
 	s.flags = desks
 	s.human = s.listen(s.humans[0])
@@ -48,7 +48,7 @@ func newWays(t *testing.T) *ways {
 func (s *ways) asks() {
 	s.t.Helper()
 	var jobs []string
-	s.jobs, jobs = s.through()
+	s.jobs, jobs = s.tapped()
 	s.asksBy(jobs)
 }
 
@@ -144,7 +144,7 @@ func TestANetworkThatFailsInTheMiddleOfAMessageCostsNothing(t *testing.T) {
 					return pass
 				}
 				var jobs []string
-				s.jobs, jobs = s.through()
+				s.jobs, jobs = s.tapped()
 				way := s.desks
 				if at.job {
 					way = s.jobs
@@ -238,7 +238,7 @@ func TestASlowNetworkIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := newWays(t)
 	var jobs []string
-	s.jobs, jobs = s.through()
+	s.jobs, jobs = s.tapped()
 	for _, way := range []*tap{s.jobs, s.desks} {
 		way.latency.Store(int64(300 * time.Millisecond))
 		way.rate.Store(1 << 10)
