@@ -460,16 +460,39 @@ func TestALostConnectionComesBackAndReadsWhatItMissed(t *testing.T) {
 		if !g.told.has("Reconnecting") || !g.told.has("NewAttempt {Attempt:2") {
 			t.Errorf("told: %+v", g.told.all())
 		}
-		if g.issuer.count() != 1 {
-			t.Error("a token of less than a minute was not used again")
-		}
+		// Its key is known by now: no token is needed, however old the last one is.
 		time.Sleep(2 * time.Minute)
 		g.cut()
 		time.Sleep(time.Second)
-		if g.issuer.count() != 2 {
-			t.Errorf("%d tokens after a reconnect with an old one", g.issuer.count())
+		if g.connected() != 3 || g.issuer.count() != 1 {
+			t.Errorf("%d connects, %d tokens", g.connected(), g.issuer.count())
 		}
 		newPerson(t).answers(g.script, 2, "123456")
+		w.code(t)
+	})
+}
+
+// A relay that has seen the request end, or is of before this way of coming back,
+// wants a token: it has one without a wait, and a fresh one.
+func TestAJobThatIsNotKnownByItsKeyShowsATokenAtOnce(t *testing.T) {
+	t.Parallel()
+	play(t, nil, func(t *testing.T, g *stage) {
+		var shown []string
+		g.admits(func(_ int, token string) error {
+			shown = append(shown, token)
+			if token == "" {
+				return dial.ErrRefused
+			}
+			return nil
+		})
+		w := g.awaits(t.Context())
+		time.Sleep(2 * time.Minute)
+		g.cut()
+		time.Sleep(backoffFirst) // the one wait, before the first connect
+		if want := []string{g.issuer.minted[0], "", g.issuer.minted[len(g.issuer.minted)-1]}; !slices.Equal(shown, want) || g.issuer.count() != 2 {
+			t.Fatalf("%d connects, %d tokens, shown %q", g.connected(), g.issuer.count(), shown)
+		}
+		newPerson(t).answers(g.script, 1, "123456")
 		w.code(t)
 	})
 }

@@ -113,8 +113,7 @@ func (s *Session) protocol(ctx context.Context) error {
 	}
 }
 
-// reach connects: with a token that is fresh, as often as it takes, in the time
-// there is.
+// reach connects, as often as it takes, in the time there is.
 func (s *Session) reach(ctx context.Context) (link, error) {
 	ctx, stop := s.within(ctx)
 	defer stop()
@@ -176,9 +175,25 @@ func (s *Session) within(ctx context.Context) (context.Context, context.CancelFu
 	return context.WithDeadlineCause(ctx, s.window(), errLate)
 }
 
-// try is one connect. The token is fetched before, because NATS asks for it
-// inside its handshake, where nothing may take long or fail.
+// try is one connect. Once the request was accepted, its key says who this is, and
+// no token is fetched: thousands of jobs that have lost the same relay would else
+// all ask their CI for one, and have it verified, before they are back. A relay
+// that does not know the request any more, or not yet this way of coming back, is
+// shown a token at once.
 func (s *Session) try(ctx context.Context) (link, error) {
+	if s.isAccepted() {
+		conn, err := s.connect(ctx, s.key, "")
+		if !errors.Is(err, dial.ErrRefused) {
+			return conn, err
+		}
+		s.log.Debug("not known by its key, so a token is shown")
+	}
+	return s.tryToken(ctx)
+}
+
+// tryToken connects with a token that is fresh. It is fetched before, because NATS
+// asks for it inside its handshake, where nothing may take long or fail.
+func (s *Session) tryToken(ctx context.Context) (link, error) {
 	token, err := s.tokens.get(ctx)
 	if err != nil {
 		return nil, noToken(s.cfg.Provider, err)

@@ -58,7 +58,7 @@ func TestWhoProvesNothingIsRefusedAndTheLogSaysWhy(t *testing.T) {
 			token func(pub string) string
 			why   string
 		}{
-			{"no token, not enrolled", func(string) string { return "" }, "no such connecting key is enrolled, and no ID token came with it"},
+			{"no token, not enrolled", func(string) string { return "" }, "no such connecting key is enrolled, and no request is open under it"},
 			{"a token of another key", mint(map[string]any{"aud": wire.Audience(relayName, f.ana.key())}), "speaks for the key"},
 			{"for another relay", func(pub string) string {
 				return mint(map[string]any{"aud": wire.Audience("other.test", pub)})(pub)
@@ -160,7 +160,7 @@ func TestAResponderIsLetInWhereItMeansToBe(t *testing.T) {
 			shown string
 			why   string // in the log
 		}{
-			"for another relay":           {shown(f.ana.connect, "hostile.example", now), "the responder means the relay hostile.example, and this is " + relayName},
+			"for another relay":           {shown(f.ana.connect, "hostile.example", now), "the client means the relay hostile.example, and this is " + relayName},
 			"of long ago":                 {shown(f.ana.connect, relayName, now.Add(-time.Hour)), "ago that it connects, at most 10m0s are allowed"},
 			"of a time to come":           {shown(f.ana.connect, relayName, now.Add(time.Hour)), "from now, at most 10m0s are allowed"},
 			"of another enrolled one":     {shown(f.bob.connect, relayName, now), "signature does not verify"},

@@ -3,7 +3,8 @@ package broker
 // Who may connect, and where to. nats-server asks this for each connection that
 // is not the relay's own (auth callout): a job shows an ID token whose audience
 // names its key, a responder an enrolled key and its signed word that it means
-// this relay; both have signed the server's nonce. Placing a user is this code's own duty: the server's allowed_accounts
+// this relay; both have signed the server's nonce. A job that was accepted comes
+// back on its open request and the same signed word. Placing a user is this code's own duty: the server's allowed_accounts
 // does not stop a callout from minting into the system account.
 
 import (
@@ -179,15 +180,21 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 	// An enrolled key is a responder's whatever comes with it: a server that passes
 	// on another's nonce could else log in under that key as a job, with an ID token
 	// of its own making for it. No ID token begins with a brace, and each envelope does.
-	if d := rules.config.desks[o.Nkey]; d != nil || o.Token == "" || strings.HasPrefix(o.Token, "{") {
-		switch {
-		case d == nil:
-			return nil, "responder", errors.New("no such connecting key is enrolled, and no ID token came with it")
-		case o.Token != "" && !strings.HasPrefix(o.Token, "{"):
-			return nil, "responder", errors.New("an ID token came with an enrolled responder's key; another server may have passed its signature on")
-		case o.Token == "":
-			return nil, "responder", errors.New("the responder does not say which relay it means, so another relay could have passed its signature on; upgrade it")
+	says := strings.HasPrefix(o.Token, "{")
+	switch d := rules.config.desks[o.Nkey]; {
+	case d == nil && o.Token == "":
+		return nil, "responder", errors.New("no such connecting key is enrolled, and no ID token came with it")
+	case d == nil && says:
+		if err := r.readmit(o); err != nil {
+			return nil, "job", err
 		}
+		r.placeJob(user, o.Nkey)
+		return user, "job", nil
+	case d != nil && o.Token == "":
+		return nil, "responder", errors.New("the responder does not say which relay it means, so another relay could have passed its signature on; upgrade it")
+	case d != nil && !says:
+		return nil, "responder", errors.New("an ID token came with an enrolled responder's key; another server may have passed its signature on")
+	case d != nil:
 		if err := wire.CheckConnect(o.Token, o.Nkey, rules.config.Host, r.now()); err != nil {
 			return nil, "responder", err
 		}
@@ -206,11 +213,30 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 		now := r.now()
 		r.meters.offsets.note(job.Issuer.URL, now.Sub(job.IssuedAt), now)
 	}
-	user.Permissions.Pub.Allow.Add(wire.JobSubject(o.Nkey, ">"))
-	// As long as its longest request: the token has proved who connects, and
-	// each step is signed. What expires is closed by the server on the second.
-	user.Expires = r.now().Add(wire.LongestWait + time.Hour).Unix()
+	r.placeJob(user, o.Nkey)
 	return user, "job", nil
+}
+
+// placeJob says what a job may do.
+func (r *Relay) placeJob(user *jwt.UserClaims, key string) {
+	user.Permissions.Pub.Allow.Add(wire.JobSubject(key, ">"))
+	// As long as its longest request: who connects has been proved, and each step
+	// is signed. What expires is closed by the server on the second.
+	user.Expires = r.now().Add(wire.LongestWait + time.Hour).Unix()
+}
+
+// readmit says whether a job comes back: whoever holds the key of an open request
+// is the job that an ID token spoke for when it was accepted, since that key was
+// made for this one request, and all that a connection gives it, beyond reading
+// how the request stands, is signed by that key or needs a token after all. So
+// thousands that have lost the same relay cost no token and no issuer's key, and,
+// by the index, no read: who has no request open here waits for nothing either.
+// What the index lacks, or has seen end, is for a token to prove.
+func (r *Relay) readmit(o jwt.ConnectOptions) error {
+	if _, open := r.store.recent(o.Nkey); !open {
+		return errors.New("no such connecting key is enrolled, and no request is open under it; a job shows its ID token")
+	}
+	return wire.CheckConnect(o.Token, o.Nkey, r.rules.Load().config.Host, r.now())
 }
 
 // possession checks that the connection holds the key that it names.

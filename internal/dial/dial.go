@@ -171,8 +171,8 @@ type Conn struct {
 
 const dialTimeout = 15 * time.Second
 
-// Connect dials r as key, with an ID token for a job and "" for a responder,
-// which signs instead which relay it means. It has subscribed to the key's own hints when it returns, and, for a responder, to
+// Connect dials r as key, with an ID token for a job, and "" for a responder and
+// for a job whose request is open, which sign instead which relay they mean. It has subscribed to the key's own hints when it returns, and, for a responder, to
 // those of the projects that the relay let it listen to.
 func (r *Relay) Connect(ctx context.Context, key nkeys.KeyPair, token string) (*Conn, error) {
 	public := wire.PublicKey(key)

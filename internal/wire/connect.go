@@ -1,10 +1,11 @@
 package wire
 
-// What a responder shows when it connects. A NATS server chooses the nonce that
-// its clients sign, and nothing in it says which server that is: one that a
-// responder dials could open a connection of its own at another relay, pass that
-// one's nonce on, and be the responder there. So a responder also signs which
-// relay it means; a job's ID token names its relay already.
+// What a responder shows when it connects, and a job that connects again. A NATS
+// server chooses the nonce that its clients sign, and nothing in it says which
+// server that is: one that a client dials could open a connection of its own at
+// another relay, pass that one's nonce on, and be the client there. So each also
+// signs which relay it means. A job's ID token says that too, which it shows at
+// its first connect; once its request is open, its key is known by that.
 
 import (
 	"fmt"
@@ -14,9 +15,9 @@ import (
 )
 
 // Connect says that its signer connects to this relay, now. Its signer is the
-// responder's connecting key.
+// connecting key of a responder, or of a job whose request is open.
 type Connect struct {
-	Key   string `json:"key"`   // the responder's connecting key, U…
+	Key   string `json:"key"`   // its signer's connecting key, U…
 	Relay string `json:"relay"` // the relay that it means
 	At    int64  `json:"at"`
 }
@@ -34,8 +35,8 @@ func (b *Connect) check() error {
 	return CheckRelayName(b.Relay)
 }
 
-// SignConnect is what a responder shows the relay of that name beside the
-// nonce's signature, as CONNECT's auth_token.
+// SignConnect is what a client shows the relay of that name beside the nonce's
+// signature, as CONNECT's auth_token.
 func SignConnect(key nkeys.KeyPair, relay string, now time.Time) (string, error) {
 	e, err := Sign(&Connect{Key: PublicKey(key), Relay: relay, At: now.Unix()}, key)
 	if err != nil {
@@ -57,13 +58,13 @@ func CheckConnect(shown, key, relay string, now time.Time) error {
 		return err
 	}
 	if b.Relay != relay {
-		return fmt.Errorf("the responder means the relay %s, and this is %s", b.Relay, relay)
+		return fmt.Errorf("the client means the relay %s, and this is %s", b.Relay, relay)
 	}
 	switch age := now.Sub(time.Unix(b.At, 0)); {
 	case age > ConnectWithin:
-		return fmt.Errorf("the responder signed %s ago that it connects, at most %s are allowed; is a clock wrong?", age.Round(time.Second), ConnectWithin)
+		return fmt.Errorf("the client signed %s ago that it connects, at most %s are allowed; is a clock wrong?", age.Round(time.Second), ConnectWithin)
 	case age < -ConnectWithin:
-		return fmt.Errorf("the responder signed that it connects %s from now, at most %s are allowed; is a clock wrong?", (-age).Round(time.Second), ConnectWithin)
+		return fmt.Errorf("the client signed that it connects %s from now, at most %s are allowed; is a clock wrong?", (-age).Round(time.Second), ConnectWithin)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 	KindAnswer    Kind = "answer"    // responder: here is the sealed code, or my yes
 	KindDecline   Kind = "decline"   // responder: no
 	KindAway      Kind = "away"      // responder: away until then, or back
-	KindConnect   Kind = "connect"   // responder, connecting key: I connect to this relay
+	KindConnect   Kind = "connect"   // connecting key, of a responder or of a job that is known: I connect to this relay
 )
 
 // Envelope is a signed body as it travels: {"v":1,"kind":…,"body":…,"sig":…}.

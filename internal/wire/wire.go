@@ -68,7 +68,7 @@ const (
 	// KeepAnswer is how long a responder holds a sealed answer that the job has
 	// not confirmed.
 	KeepAnswer = 75 * time.Second
-	// ConnectWithin is how far the time in a responder's `connect` may be from the
+	// ConnectWithin is how far the time in a client's `connect` may be from the
 	// relay's own, ahead or back.
 	ConnectWithin = 10 * time.Minute
 	// LongestAway is the longest absence that a responder can announce at once. The
