@@ -5,6 +5,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/trust"
@@ -18,15 +19,18 @@ func (r *Relay) refusal(err error) *wire.Refusal {
 	var ended *lifecycle.EndedError
 	var token *trust.Error
 	var mismatch *trust.Mismatch
+	var version *wire.VersionError
 	switch {
 	case errors.As(err, &refused):
 		return refused
-	case errors.Is(err, wire.ErrVersion):
-		return &wire.Refusal{Code: wire.RefusedVersion, Why: wire.Clean(err.Error(), 300)}
+	case errors.As(err, &version):
+		mend := "upgrade the relay, or use an older release of this program until it is"
+		if version.OtherIsOlder() {
+			mend = "upgrade the program that sent it: the Action, the orb, cfa or cfa-responder"
+		}
+		return &wire.Refusal{Code: wire.RefusedVersion, Why: fmt.Sprintf("the message is of version %d of the protocol, and this relay speaks version %d", version.Got, wire.Version), Mend: mend}
 	case errors.As(err, &mismatch):
 		return &wire.Refusal{Code: wire.RefusedPolicy, Why: wire.Clean(mismatch.ToJob(), 2000), Mend: wire.Clean(mismatch.Mend(), 1000)}
-	case errors.As(err, &token) && token.Code == trust.CodeRequest && errors.Is(err, wire.ErrVersion):
-		return &wire.Refusal{Code: wire.RefusedVersion, Why: wire.Clean(token.Why, 1000)}
 	case errors.As(err, &token) && token.Code == trust.CodeRequest && errors.Is(err, wire.ErrSignature):
 		return &wire.Refusal{Code: wire.RefusedSignature, Why: wire.Clean(token.Why, 1000)}
 	case errors.As(err, &token) && token.Code == trust.CodeRequest && errors.Is(err, wire.ErrMalformed):

@@ -59,7 +59,8 @@ func TestARefusedRequestSaysWhatWasFound(t *testing.T) {
 		{"another kind", rocketRepo, func(j *job) {
 			j.env = sign(j.f.t, &wire.Cancel{Key: j.pub, Digest: j.dig}, j.key)
 		}, wire.RefusedMalformed, []string{`an envelope of another kind where "request" was expected`}},
-		{"version 2", rocketRepo, func(j *job) { j.env.V = 2 }, wire.RefusedVersion, []string{"unknown protocol version 2: this program speaks version 1", "upgrade the older of the two sides"}},
+		{"version 2", rocketRepo, func(j *job) { j.env.V = 2 }, wire.RefusedVersion, []string{"of version 2 of the protocol, and this relay speaks version 1", "upgrade the relay"}},
+		{"version 0", rocketRepo, func(j *job) { j.env.V = 0 }, wire.RefusedVersion, []string{"of version 0 of the protocol, and this relay speaks version 1", "upgrade the program that sent it"}},
 		{"another relay", rocketRepo, ask(func(q *wire.Request) { q.Relay = "other.test" }), wire.RefusedToken, []string{`the request is for the relay "other.test", and this is "relay.test"`, "set relay-name"}},
 
 		{"another commit", rocketRepo, ask(func(q *wire.Request) { q.Proof["sha"] = strings.Repeat("0", 40) }), wire.RefusedToken, []string{"the ID token is of another job than the request: its sha is"}},

@@ -339,8 +339,8 @@ func (c *Conn) Request(ctx context.Context, subject string, msg any) (wire.Reply
 	if err := wire.Decode(m.Data, wire.MaxMessage, &reply); err != nil {
 		return wire.Reply{}, fmt.Errorf("relay's reply: %w", err)
 	}
-	if reply.V != wire.Version {
-		return wire.Reply{}, fmt.Errorf("relay's reply: %w %d: this program speaks version %d; upgrade the older of the two sides", wire.ErrVersion, reply.V, wire.Version)
+	if err := wire.CheckVersion(reply.V); err != nil {
+		return wire.Reply{}, fmt.Errorf("relay's reply: %w", err)
 	}
 	if reply.Refused != nil {
 		return reply, reply.Refused

@@ -272,6 +272,9 @@ func (v *Verifier) audience(t *token, issuer Issuer, key string) error {
 	if err != nil {
 		return err
 	}
+	if err := wire.CheckAudience(aud); err != nil {
+		return refuse(CodeAudience, fmt.Sprintf("the ID token's audience is of another version of the protocol (%s): %s", shown(aud), err), "")
+	}
 	unbound := wire.UnboundAudience(v.relay)
 	if !issuer.Provider.Bound {
 		switch {

@@ -234,6 +234,7 @@ var attacks = []attack{
 	{"ours twice", func(t *testing.T, w *world) string {
 		return w.token(t, map[string]any{"aud": []any{wire.Audience(relay, w.key), wire.Audience(relay, w.key)}})
 	}, CodeAudience, "2 audiences", false},
+	{"another version's audience", with(map[string]any{"aud": "cfa:v2:relay.example.com:U"}), CodeAudience, "unknown protocol version 2: this program speaks version 1; upgrade this program", false},
 	{"another relay's audience", func(t *testing.T, w *world) string {
 		return w.token(t, map[string]any{"aud": wire.Audience("other.example", w.key)})
 	}, CodeAudience, "cfa:v1:other.example", false},

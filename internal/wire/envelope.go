@@ -58,8 +58,8 @@ func DecodeEnvelope(data []byte) (Envelope, error) {
 }
 
 func (e Envelope) check() error {
-	if e.V != Version {
-		return fmt.Errorf("%w %d: this program speaks version %d; upgrade the older of the two sides", ErrVersion, e.V, Version)
+	if err := CheckVersion(e.V); err != nil {
+		return err
 	}
 	if e.Kind == "" || len(e.Body) == 0 || len(e.Sig) != 64 {
 		return malformed("incomplete envelope")

@@ -34,8 +34,8 @@ func SignStatement(kind Kind, body []byte, kp nkeys.KeyPair) (Envelope, error) {
 // OpenStatement verifies that key signed e as a statement of that kind, and only
 // then gives its body.
 func OpenStatement(e Envelope, kind Kind, key string) ([]byte, error) {
-	if e.V != Version {
-		return nil, fmt.Errorf("%w %d: this program speaks version %d; upgrade the older of the two sides", ErrVersion, e.V, Version)
+	if err := CheckVersion(e.V); err != nil {
+		return nil, err
 	}
 	if e.Kind != kind || len(e.Body) == 0 || slices.Contains(messages, kind) {
 		return nil, malformed("an envelope of another kind where %q was expected", kind)

@@ -21,8 +21,9 @@ const (
 
 // Decode reads exactly one JSON object of at most limit bytes into v, a pointer
 // to a struct. It refuses unknown, repeated and upper-case names, nesting beyond
-// 8, null, invalid UTF-8 and anything after the object. Errors wrap [ErrMalformed]
-// and never hold the input.
+// 8, null, invalid UTF-8 and anything after the object. Errors wrap [ErrMalformed],
+// or [ErrVersion] where what does not decode is of another version, and never hold
+// the input.
 func Decode(data []byte, limit int, v any) error {
 	if len(data) > limit {
 		return malformed("%d bytes, at most %d are allowed", len(data), limit)
@@ -30,6 +31,16 @@ func Decode(data []byte, limit int, v any) error {
 	if !utf8.Valid(data) {
 		return malformed("not UTF-8")
 	}
+	err := decode(data, v)
+	if err != nil {
+		if other := foreign(data); other != nil {
+			return other
+		}
+	}
+	return err
+}
+
+func decode(data []byte, v any) error {
 	if err := checkNames(data); err != nil {
 		return err
 	}
