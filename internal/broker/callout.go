@@ -45,52 +45,62 @@ const (
 	deskLasts = 12 * time.Hour
 )
 
-func (r *Relay) serveCallout() error {
-	// With when it came: waiting for a worker is a part of admission.
-	type asked struct {
-		m  *nats.Msg
-		at time.Time
+// atDoor is one question of the callout's, with when it came: waiting for a worker is a
+// part of admission.
+type atDoor struct {
+	m  *nats.Msg
+	at time.Time
+}
+
+// asked takes a question in. The relay may be starting still: then it waits for
+// the workers, as whoever it is about does.
+func (r *Relay) asked(m *nats.Msg) {
+	q := atDoor{m, r.now()}
+	if r.ctx.Err() == nil {
+		select {
+		case r.door <- q:
+			return
+		case <-r.ctx.Done():
+		}
 	}
-	work := make(chan asked, 8192)
+	// Whom nobody answers keeps an embedded server from ending until its own
+	// time limit, so this goes on when the workers have ended.
+	if r.judging.Load() {
+		r.callout(q.m, q.at)
+	}
+}
+
+func (r *Relay) serveCallout() error {
+	r.judging.Store(true)
 	for range calloutWorkers {
 		r.goDo(func() {
 			for r.ctx.Err() == nil {
 				select {
-				case a := <-work:
-					r.callout(a.m, a.at)
+				case q := <-r.door:
+					r.callout(q.m, q.at)
 				case <-r.ctx.Done():
 				}
 			}
 			for {
 				select {
-				case a := <-work:
-					r.callout(a.m, a.at)
+				case q := <-r.door:
+					r.callout(q.m, q.at)
 				default:
 					return
 				}
 			}
 		})
 	}
-	sub, err := r.net.callout.QueueSubscribe(calloutSubject, "relay", func(m *nats.Msg) {
-		// Whom nobody answers keeps an embedded server from ending until its own
-		// time limit, so this goes on when the workers have ended.
-		now := r.now()
-		if r.ctx.Err() != nil {
-			r.callout(m, now)
-			return
-		}
-		select {
-		case work <- asked{m, now}:
-		case <-r.ctx.Done():
-			r.callout(m, now)
-		}
-	})
+	if r.net.server != nil {
+		return r.net.listen() // it asks already
+	}
+	// Where the servers are others' and ask from their own start on, nobody is let
+	// in before there is somebody to answer their messages.
+	sub, err := r.net.callout.QueueSubscribe(calloutSubject, "relay", r.asked)
 	if err != nil {
 		return fmt.Errorf("subscribe to the auth callout: %w", err)
 	}
-	if r.net.server == nil { // else nobody else would answer; see the callback
-		r.takes = append(r.takes, sub)
-	}
+	r.takes = append(r.takes, sub) // of an embedded server nobody else would answer
 	return r.net.callout.Flush()
 }
 

@@ -12,10 +12,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,11 +43,23 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveForMemory runs a server and, for each line on standard input, collects
-// its garbage and prints its resident memory in bytes.
+// serveForMemory runs a server, until it is told to end or its standard input
+// does, and, for each line on that, collects its garbage and prints its resident
+// memory in bytes.
 func serveForMemory(kind string) error {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
+	if path := os.Getenv(memoryServer + "_PROFILE"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	var hello string
 	switch kind {
 	case "relay":
@@ -64,9 +79,18 @@ func serveForMemory(kind string) error {
 			return err
 		}
 		defer r.Close()
+		defer r.Drain()
 		hello = r.ClientURL()
 	case "bare":
-		s, stop, err := newBare(func(*server.Options) {})
+		s, stop, err := newBare(func(o *server.Options) {
+			// At the address, and with the user, of the one before.
+			if port, err := strconv.Atoi(os.Getenv(memoryServer + "_PORT")); err == nil {
+				o.Port = port
+			}
+			if user := os.Getenv(memoryServer + "_USER"); user != "" {
+				o.Nkeys[0].Nkey = user
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -78,33 +102,44 @@ func serveForMemory(kind string) error {
 		hello = s.url + " " + string(seed)
 	}
 	fmt.Println(hello)
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		debug.FreeOSMemory()
-		statm, err := os.ReadFile("/proc/self/statm")
-		if err != nil {
-			return err
+	ended := make(chan error, 1)
+	go func() {
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() {
+			debug.FreeOSMemory()
+			statm, err := os.ReadFile("/proc/self/statm")
+			if err != nil {
+				ended <- err
+				return
+			}
+			pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
+			if err != nil {
+				ended <- err
+				return
+			}
+			fmt.Println(pages * os.Getpagesize())
 		}
-		pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
-		if err != nil {
-			return err
-		}
-		fmt.Println(pages * os.Getpagesize())
+		ended <- nil
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return nil
 	}
-	return nil
 }
 
 type memoryProcess struct {
-	b     *testing.B
+	b     testing.TB
 	cmd   *exec.Cmd
 	ask   interface{ Write([]byte) (int, error) }
 	say   *bufio.Scanner
 	hello []string
 }
 
-func startForMemory(b *testing.B, env ...string) *memoryProcess {
+func startForMemory(b testing.TB, env ...string) *memoryProcess {
 	b.Helper()
-	cmd := exec.CommandContext(b.Context(), os.Args[0])
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

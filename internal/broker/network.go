@@ -50,6 +50,7 @@ type network struct {
 	jetStream                       *server.JetStreamConfig // the embedded server's, while it is opened anew
 
 	acme        *acme.Manager                    // nil: the certificate is in files
+	fatal       <-chan string                    // why an embedded server cannot go on
 	certificate func() (*tls.Certificate, error) // what new connections get; nil: there is no TLS of this process's
 }
 
@@ -67,12 +68,15 @@ func (r *Relay) openNetwork(ctx context.Context, c *Config) (*network, error) {
 	if c.NATS != nil {
 		return joinNetwork(ctx, c, r.log)
 	}
-	return embedNetwork(ctx, c, r.log, r.opts.embed)
+	return embedNetwork(ctx, c, r.log, r.opts.embed, r.asked)
 }
 
 // embedNetwork runs a server in this process. Its keys are made anew at each
-// start and never leave memory.
-func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(*server.Options)) (_ *network, err error) {
+// start and never leave memory. asked is told each question of the callout, from
+// before the first can come: the server waits for an answer for as long as for a
+// CONNECT, also where nobody had heard the question, and whoever came back in the
+// moment of a restart would hang at the door until they give up.
+func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(*server.Options), asked nats.MsgHandler) (_ *network, err error) {
 	n := &network{account: "CFA", secure: c.TLS.on()}
 	kp, err := nkeys.CreateAccount()
 	if err != nil {
@@ -90,6 +94,7 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 	opts := &server.Options{
 		ServerName: "cfa-relay", NoSigs: true, NoLog: true,
 		AlwaysEnableNonce: true,
+		DontListen:        true, // see listen
 		// An ID token travels in CONNECT; the default of 4 KiB cuts long ones off.
 		MaxControlLine: 32 << 10,
 		MaxPayload:     256 << 10,
@@ -177,6 +182,7 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 	}
 	n.server = srv
 	fatal := make(chan string, 1)
+	n.fatal = fatal
 	srv.SetLogger(natsLog{log, fatal}, false, false)
 	srv.Start()
 	defer func() {
@@ -184,6 +190,29 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 			n.close()
 		}
 	}()
+	// First, because for WebSocket the server listens by now.
+	connect := func(name string, conn **nats.Conn) error {
+		pub, _ := users[name].PublicKey()
+		if *conn, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("cfa-relay "+name), nats.NoEcho(),
+			nats.Nkey(pub, users[name].Sign), nats.MaxReconnects(-1), quietErrors(log)); err != nil {
+			return fmt.Errorf("embedded NATS server, account %s: %w", name, err)
+		}
+		return nil
+	}
+	if err := connect("AUTH", &n.callout); err != nil {
+		select {
+		case why := <-fatal:
+			return nil, errors.New("embedded " + why)
+		default:
+			return nil, err
+		}
+	}
+	if _, err = n.callout.QueueSubscribe(calloutSubject, "relay", asked); err == nil {
+		err = n.callout.Flush()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("embedded NATS server: auth callout: %w", err)
+	}
 	ready := make(chan bool, 1)
 	go func() { ready <- srv.ReadyForConnections(20 * time.Second) }()
 	select {
@@ -202,11 +231,9 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 	if err != nil {
 		return nil, fmt.Errorf("embedded NATS server: %w", err)
 	}
-	for name, conn := range map[string]**nats.Conn{"SYS": &n.system, "AUTH": &n.callout, "CFA": &n.client, "STORE": &n.store} {
-		pub, _ := users[name].PublicKey()
-		if *conn, err = nats.Connect("", nats.InProcessServer(srv), nats.Name("cfa-relay "+name), nats.NoEcho(),
-			nats.Nkey(pub, users[name].Sign), nats.MaxReconnects(-1), quietErrors(log)); err != nil {
-			return nil, fmt.Errorf("embedded NATS server, account %s: %w", name, err)
+	for name, conn := range map[string]**nats.Conn{"SYS": &n.system, "CFA": &n.client, "STORE": &n.store} {
+		if err := connect(name, conn); err != nil {
+			return nil, err
 		}
 	}
 	return n, nil
@@ -240,6 +267,23 @@ func (n *network) listenerTLS(ctx context.Context, c *Config, log *slog.Logger) 
 func (n *network) tlsAddress() *net.TCPAddr {
 	addr, _ := n.server.Addr().(*net.TCPAddr)
 	return addr
+}
+
+// listen opens an embedded server's door, once there is somebody to answer: who is
+// turned away by a port that nobody listens on comes back in a moment.
+func (n *network) listen() error {
+	if n.server == nil {
+		return nil
+	}
+	ready := make(chan struct{})
+	n.server.AcceptLoop(ready)
+	<-ready
+	select {
+	case why := <-n.fatal:
+		return errors.New("embedded " + why)
+	default:
+		return nil
+	}
 }
 
 // joinNetwork connects to servers that exist, with a user in each account.

@@ -87,6 +87,7 @@ type Relay struct {
 	probed      atomic.Pointer[string] // why the last trial to write failed; "": it did not
 	serving     atomic.Bool            // all that Start does is done
 	failed      atomic.Pointer[error]  // why it has ended by itself
+	judging     atomic.Bool            // there is all that a connection is judged by
 	draining    atomic.Bool            // no new request is taken any more
 	drained     sync.Once
 	takes       []*nats.Subscription // by which it shares work with other relays
@@ -101,7 +102,9 @@ type Relay struct {
 	gate    sync.Mutex // nothing new begins once Close waits for the rest
 	closing bool
 	slots   chan struct{} // bounds the messages handled at once
-	reload  sync.Mutex
+	// questions of the callout that wait for a worker
+	door   chan atDoor
+	reload sync.Mutex
 
 	reloaded atomic.Pointer[LastReload] // nil: never
 }
@@ -130,6 +133,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 		dropped:    newThrottle(time.Minute),
 		reopens:    newThrottle(10 * time.Second),
 		slots:      make(chan struct{}, handlersAtOnce),
+		door:       make(chan atDoor, 8192),
 	}
 	r.meters, r.said.offset = newMeters(r, o.Version), map[string]bool{}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -155,9 +159,6 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	r.warm(ctx, first)
 	if r.net, err = r.openNetwork(ctx, c); err != nil {
 		return nil, err
-	}
-	if m := r.net.acme; m != nil {
-		r.goDo(func() { m.Run(r.ctx, r.net.tlsAddress()) })
 	}
 	if r.store, err = openStore(ctx, r.net.store, c, r.now, r.log); err != nil {
 		return nil, err
@@ -190,6 +191,10 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	// Last: nobody is let in before there is somebody to answer them.
 	if err := r.serveCallout(); err != nil {
 		return nil, err
+	}
+	// After that: the authority proves the name by the doors that are open now.
+	if m := r.net.acme; m != nil {
+		r.goDo(func() { m.Run(r.ctx, r.net.tlsAddress()) })
 	}
 	r.goDo(func() { r.runClock(r.ctx) })
 	if err := r.serveAdmin(c.Data); err != nil {

@@ -6,6 +6,8 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -229,6 +231,68 @@ func TestARelayThatCannotStartLeavesNothingBehind(t *testing.T) {
 	if err := start(f.configText(dir, onLoopback)); err != nil {
 		t.Errorf("and then: %v", err)
 	}
+}
+
+// Whoever has lost a relay tries again while the next one starts. At that moment
+// the server has a door and nobody behind it: a question of its callout that nobody
+// hears is one it waits half a minute for.
+func TestNobodyHangsAtTheDoorOfARelayThatStarts(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	tcp, ws := free(t), free(t)
+	j, k := f.job(rocketRepo, "rocket"), f.job(rocketRepo, "rocket")
+	in := make(chan error, 1)
+	f.start(f.configText(t.TempDir(), fmt.Sprintf("listen: {nats: %q, websocket: %q}\n", tcp, ws)), Options{opened: func(*store) {
+		if nc, err := net.Dial("tcp", tcp); err == nil {
+			nc.Close()
+			t.Error("it listens before there is anybody to answer")
+		}
+		// For WebSocket the server listens by itself; who comes now waits for a moment.
+		said := make(chan struct{}, 64)
+		go func() {
+			nc, err := nats.Connect("ws://"+ws, nats.Nkey(j.pub, j.key.Sign), nats.Token(j.token), nats.CustomInboxPrefix(wire.InboxPrefix(j.pub)),
+				nats.NoReconnect(), nats.Timeout(60*time.Second), nats.SetCustomDialer(overheard(said)))
+			if err == nil {
+				t.Cleanup(nc.Close)
+			}
+			in <- err
+		}()
+		for range 2 { // the request for a WebSocket, and CONNECT
+			select {
+			case <-said:
+			case err := <-in:
+				in <- err
+				return
+			}
+		}
+	}})
+	if err := <-in; err != nil {
+		t.Errorf("who came while the relay started: %v", err)
+	}
+	k.connect()
+	must(t, k.send(k.nc))
+}
+
+// overheard dials connections that tell of each write.
+type overheard chan<- struct{}
+
+func (o overheard) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.Dial(network, address)
+	return overheardConn{conn, o}, err
+}
+
+type overheardConn struct {
+	net.Conn
+	said chan<- struct{}
+}
+
+func (c overheardConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	select {
+	case c.said <- struct{}{}:
+	default:
+	}
+	return n, err
 }
 
 func TestTheAdministrationSocketIsItsOwnersAlone(t *testing.T) {
