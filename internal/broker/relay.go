@@ -156,7 +156,8 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	}
 	r.rules.Store(first)
 	r.meters.projects(c)
-	r.warm(ctx, first)
+	warmed := make(chan struct{})
+	r.goDo(func() { r.warm(r.ctx, first); close(warmed) })
 	if r.net, err = r.openNetwork(ctx, c); err != nil {
 		return nil, err
 	}
@@ -187,6 +188,12 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	}
 	if err := r.serveMessages(); err != nil {
 		return nil, err
+	}
+	select {
+	case <-warmed:
+	case <-time.After(warmWithin): // it goes on; whoever waits here already needs no key
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	// Last: nobody is let in before there is somebody to answer them.
 	if err := r.serveCallout(); err != nil {
@@ -219,6 +226,10 @@ func (r *Relay) prepare(c *Config) (*rules, error) {
 	r.goDo(func() { keys.Run(ctx) })
 	return next, nil
 }
+
+// warmWithin is how long a start waits for the issuers' keys: the first jobs then
+// need not. One that hangs must not hold up those who come back.
+const warmWithin = 3 * time.Second
 
 // warm fetches the key sets, so that the first job does not wait for them. An
 // issuer that is down does not stop the relay: the others' jobs can still ask.
