@@ -166,21 +166,50 @@ type siege struct {
 	config  string
 	url     string
 	process *memoryProcess
-	humans  []*human
+	desks   []*siegeDesk
 	jobs    []*siegeJob
 	crowd
 	ready time.Duration // how long the last start took, until the relay served
 	began time.Time     // of that start
 }
 
+// seen is what a client that comes back has now.
+type seen struct {
+	mu   sync.Mutex
+	nc   *nats.Conn
+	last wire.State // as told, to a job
+}
+
+func (s *seen) on() *nats.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nc
+}
+
+func (s *seen) told() wire.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+func (s *seen) came(nc *nats.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nc = nc
+}
+
 type siegeJob struct {
 	*job
-	project string
-	mu      sync.Mutex
-	state   wire.State // as last told
-	asked   bool
-	nc      *nats.Conn
-	answers chan wire.Hint
+	seen
+	project         string
+	asked, answered bool
+	answers         chan wire.Hint
+}
+
+type siegeDesk struct {
+	*human
+	seen
+	projects map[string]bool
 }
 
 const (
@@ -200,17 +229,21 @@ func newSiege(t testing.TB, jobs, responders int) *siege {
 	projects := (jobs + jobsPerProject - 1) / jobsPerProject
 	people := make([]string, projects)
 	for i := range responders {
-		h := newHuman(t, fmt.Sprintf("Human%d", i))
-		s.humans = append(s.humans, h)
+		d := &siegeDesk{human: newHuman(t, fmt.Sprintf("Human%d", i)), projects: map[string]bool{}}
+		s.desks = append(s.desks, d)
 		for k := range projectsPerResponder {
-			people[(i*projectsPerResponder+k)%projects] += "      - " + h.yaml() + "\n"
+			p := (i*projectsPerResponder + k) % projects
+			people[p] += "      - " + d.yaml() + "\n"
+			d.projects[projectOf(p)] = true
 		}
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "host: %s\ndata: %s\nlisten: {nats: %q}\nissuers:\n  - {name: dev, provider: github, url: %q}\nprojects:\n", relayName, filepath.Join(s.dir, "data"), addr, s.issuer.URL())
 	for i, p := range people {
 		if p == "" {
-			p = "      - " + s.humans[i%responders].yaml() + "\n"
+			d := s.desks[i%responders]
+			p = "      - " + d.yaml() + "\n"
+			d.projects[projectOf(i)] = true
 		}
 		fmt.Fprintf(&text, "  %s:\n    ci: [%s]\n    responders:\n%s", projectOf(i), ruleOf(rocketRepo), p)
 	}
@@ -336,7 +369,7 @@ func (s *siege) gather(ctx context.Context) (wait func()) {
 		})
 		s.again = append(s.again, j.read)
 	}
-	for _, h := range s.humans {
+	for _, h := range s.desks {
 		s.enter = append(s.enter, func(ctx context.Context) (*nats.Conn, error) {
 			nc, err := s.dialAs(h.connect, hello(s.t, h.connect))
 			if err != nil {
@@ -346,6 +379,7 @@ func (s *siege) gather(ctx context.Context) (wait func()) {
 				nc.Close()
 				return nil, err
 			}
+			h.came(nc)
 			return nc, nil
 		})
 		s.again = append(s.again, func(nc *nats.Conn) error { _, err := h.pages(nc); return err })
@@ -386,9 +420,7 @@ func (j *siegeJob) come(s *siege) (*nats.Conn, error) {
 		nc.Close()
 		return nil, err
 	}
-	j.mu.Lock()
-	j.nc = nc
-	j.mu.Unlock()
+	j.came(nc)
 	return nc, nil
 }
 
@@ -402,7 +434,7 @@ func (j *siegeJob) read(nc *nats.Conn) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.state = *r.State
+	j.last = *r.State
 	return nil
 }
 
@@ -462,7 +494,7 @@ func bareCrowd(t testing.TB, n int) (c *crowd, serve func() *memoryProcess) {
 // connections to a bare server that is killed. Clients and server share the
 // machine's processors in both.
 func BenchmarkRestart(b *testing.B) {
-	const jobs, responders = 1_000, 20
+	const jobs, responders = 10_000, 100
 	for b.Loop() {
 		ctx, cancel := context.WithCancel(b.Context())
 		bare, serve := bareCrowd(b, jobs+responders)
