@@ -99,7 +99,8 @@ func embedNetwork(ctx context.Context, c *Config, log *slog.Logger, change func(
 		MaxControlLine: 32 << 10,
 		MaxPayload:     256 << 10,
 		// Counted from the TCP connect, queueing for the callout included: with
-		// the default of 2 s a thousand simultaneous jobs refuse each other.
+		// the default of 2 s a thousand simultaneous jobs refuse each other. As long
+		// as package dial waits.
 		AuthTimeout: 30,
 		// A first PING after 2 s would reach those that still queue, and their
 		// NATS clients take nothing but a PONG there: they would give up.

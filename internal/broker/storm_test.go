@@ -153,8 +153,8 @@ func (c *crowd) back(before []int, within time.Duration) {
 
 // dialed connects without the buffers for what is to be sent later.
 func dialed(url string, opts ...nats.Option) (*nats.Conn, error) {
-	// 15 s, as the programs wait.
-	return nats.Connect(url, append([]nats.Option{nats.ReconnectBufSize(-1), nats.NoReconnect(), nats.Timeout(15 * time.Second)}, opts...)...)
+	// 30 s, as the programs wait.
+	return nats.Connect(url, append([]nats.Option{nats.ReconnectBufSize(-1), nats.NoReconnect(), nats.Timeout(30 * time.Second)}, opts...)...)
 }
 
 // siege is a relay in a process of its own, on a port that stays, with jobs and

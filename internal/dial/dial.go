@@ -184,7 +184,10 @@ func (r *Relay) Connect(ctx context.Context, key nkeys.KeyPair, token string) (*
 		nats.NoReconnect(),
 		nats.IgnoreDiscoveredServers(),
 		nats.NoEcho(),
-		nats.Timeout(r.wait),
+		// Longer than a dial: after a restart thousands wait to be let in. Who gives
+		// up sooner than the server does leaves it work for nobody, comes again, and
+		// so on, until it does nothing else.
+		nats.Timeout(2 * r.wait),
 		// nats.go would look the name up itself, without a context, and hand the
 		// dialer an address: a proxy that goes by names would refuse it, and
 		// NO_PROXY would not know it.
