@@ -69,6 +69,9 @@ bench: need-go ## measure, each figure beside its floor
 	@go test -run '^$$' -bench Read -benchtime 800x ./internal/broker
 	@go test -run '^$$' -bench Admission -benchtime 4x ./internal/broker
 	@go test -run '^$$' -bench Memory -benchtime 1x -timeout 20m ./internal/broker
+	@go test -run '^$$' -bench Among -benchtime 1x -timeout 20m ./internal/broker
+	@go test -run '^$$' -bench Restart -benchtime 1x -timeout 20m ./internal/broker
+	@go test -run '^$$' -bench Dead -benchtime 1x -timeout 20m ./internal/broker
 	@go test -run '^$$' -bench 'Start|Exec|Size' -benchtime 20x ./internal/e2e
 	@go test -run '^$$' -bench Step -benchtime 3x -timeout 20m ./internal/e2e
 

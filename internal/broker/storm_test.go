@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
+	"github.com/continuousauth/action/internal/seal"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -154,7 +156,8 @@ func (c *crowd) back(before []int, within time.Duration) {
 // dialed connects without the buffers for what is to be sent later.
 func dialed(url string, opts ...nats.Option) (*nats.Conn, error) {
 	// 30 s, as the programs wait.
-	return nats.Connect(url, append([]nats.Option{nats.ReconnectBufSize(-1), nats.NoReconnect(), nats.Timeout(30 * time.Second)}, opts...)...)
+	return nats.Connect(url, append([]nats.Option{nats.ReconnectBufSize(-1), nats.NoReconnect(), nats.Timeout(30 * time.Second),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)...)
 }
 
 // siege is a relay in a process of its own, on a port that stays, with jobs and
@@ -226,7 +229,7 @@ func newSiege(t testing.TB, jobs, responders int) *siege {
 	s := &siege{fixture: newFixture(t), t: t, dir: t.TempDir()}
 	addr := free(t)
 	s.url = "nats://" + addr
-	projects := (jobs + jobsPerProject - 1) / jobsPerProject
+	projects := max(projectsPerResponder, (jobs+jobsPerProject-1)/jobsPerProject)
 	people := make([]string, projects)
 	for i := range responders {
 		d := &siegeDesk{human: newHuman(t, fmt.Sprintf("Human%d", i)), projects: map[string]bool{}}
@@ -543,5 +546,179 @@ func BenchmarkRestart(b *testing.B) {
 		cancel()
 		wait()
 		s.process.stop(syscall.SIGTERM)
+	}
+}
+
+// delivers has a responder answer one job again and again, and gives how long each
+// answer took from being sent until it was opened and checked by its job.
+func (s *siege) delivers(d *siegeDesk, j *siegeJob, hk *seal.Key, attempt *int, until func(n int) bool) ([]time.Duration, error) {
+	var took []time.Duration
+	for n := 0; !until(n) && *attempt < 990; n++ {
+		sealed, err := seal.Close(hk.Public(), seal.To{Digest: j.dig, Attempt: *attempt, Ask: wire.AskCode, Responder: d.signer()}, "123456")
+		if err != nil {
+			return nil, err
+		}
+		env, err := wire.Sign(&wire.Answer{Key: d.signer(), Digest: j.dig, Attempt: *attempt, Ask: wire.AskCode, Decision: wire.DecisionCode, Sealed: sealed.Hash()}, d.sign)
+		if err != nil {
+			return nil, err
+		}
+		data, err := json.Marshal(wire.AnswerMessage{Key: j.pub, Answer: env, Sealed: &sealed})
+		if err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		if err := d.on().Publish(wire.DeskSubject(d.key(), wire.VerbAnswer), data); err != nil {
+			return nil, err
+		}
+		select {
+		case h := <-j.answers:
+			a, err := wire.Open[wire.Answer](*h.Envelope, d.signer())
+			if err != nil {
+				return nil, err
+			}
+			code, err := hk.Open(*h.Sealed, seal.To{Digest: j.dig, Attempt: a.Attempt, Ask: wire.AskCode, Responder: d.signer()})
+			if err != nil || code != "123456" || a.Attempt != *attempt {
+				return nil, fmt.Errorf("the code to attempt %d did not open: %v", *attempt, err)
+			}
+		case <-time.After(30 * time.Second):
+			return nil, errors.New("an answer did not come")
+		}
+		took = append(took, time.Since(began))
+		if err := j.steps(wire.VerbGot, &wire.Got{Key: j.pub, Digest: j.dig, Attempt: *attempt, Sealed: sealed.Hash()}); err != nil {
+			return nil, err
+		}
+		if err := j.steps(wire.VerbNext, &wire.Next{Key: j.pub, Digest: j.dig, Attempt: *attempt}); err != nil {
+			return nil, err
+		}
+		*attempt++
+	}
+	return took, nil
+}
+
+func (j *siegeJob) steps(verb string, body wire.Body) error {
+	env, err := wire.Sign(body, j.key)
+	if err != nil {
+		return err
+	}
+	_, err = say(j.on(), wire.JobSubject(j.pub, verb), wire.StepMessage{Step: env})
+	return err
+}
+
+// pair makes one more job and its responder, who are there beside those who wait.
+func (s *siege) pair(d *siegeDesk) (*siegeJob, *seal.Key, error) {
+	hk, err := seal.NewKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	j := &siegeJob{answers: make(chan wire.Hint, 4)}
+	for p := range d.projects {
+		j.project = p
+	}
+	j.job = s.job(rocketRepo, j.project)
+	j.ask(j.project, func(q *wire.Request) { q.HPKE = hk.Public(); q.Responders = []string{d.signer()} })
+	if _, err := j.come(s); err != nil {
+		return nil, nil, err
+	}
+	return j, hk, nil
+}
+
+// BenchmarkAmong is what others who wait cost: how long an answer takes to its job
+// with 0, 1,000 and 10,000 others, of which each reads its state every 15 s; how
+// many answers a second one relay takes and delivers, of 32 who answer at once (an
+// answer, its receipt and the word that another is wanted: three forced records);
+// and the processor time that one who waits costs. The floor of the first is the
+// same with nobody else. Clients and relay share the machine's processors.
+func BenchmarkAmong(b *testing.B) {
+	const pairs = 32
+	var alone []time.Duration
+	for _, others := range []int{0, 1000, 10_000} {
+		b.Run(fmt.Sprintf("%dWaiting", others), func(b *testing.B) {
+			for b.Loop() {
+				ctx, cancel := context.WithCancel(b.Context())
+				s := newSiege(b, others, pairs)
+				wait := s.gather(ctx)
+				type couple struct {
+					d       *siegeDesk
+					j       *siegeJob
+					hk      *seal.Key
+					attempt int
+				}
+				var couples []*couple
+				for _, d := range s.desks {
+					j, hk, err := s.pair(d)
+					if err != nil {
+						b.Fatal(err)
+					}
+					couples = append(couples, &couple{d, j, hk, 1})
+				}
+				if others > 0 {
+					s.process.settled()
+					before, began := s.process.cpu(), time.Now()
+					time.Sleep(2 * wire.ReRead)
+					spent := (s.process.cpu() - before).Seconds() / time.Since(began).Seconds()
+					b.ReportMetric(spent/float64(others+pairs)*1e6, "cpu-µs/s/job")
+				}
+				first := couples[0]
+				took, err := s.delivers(first.d, first.j, first.hk, &first.attempt, func(n int) bool { return n == 500 })
+				if err != nil {
+					b.Fatal(err)
+				}
+				if others == 0 {
+					alone = took
+				}
+				report(b, "p50", took, alone, 0.50)
+				report(b, "p99", took, alone, 0.99)
+
+				var delivered atomic.Int64
+				began := time.Now()
+				late := began.Add(10 * time.Second)
+				var all sync.WaitGroup
+				for _, c := range couples[1:] {
+					all.Go(func() {
+						took, err := s.delivers(c.d, c.j, c.hk, &c.attempt, func(int) bool { return time.Now().After(late) })
+						if err != nil {
+							b.Error(err)
+						}
+						delivered.Add(int64(len(took)))
+					})
+				}
+				all.Wait()
+				b.ReportMetric(float64(delivered.Load())/time.Since(began).Seconds(), "answers/s")
+				for _, c := range couples {
+					c.j.on().Close()
+				}
+				cancel()
+				wait()
+				s.process.stop(syscall.SIGTERM)
+			}
+		})
+	}
+}
+
+// BenchmarkDead is how long a responder goes on being shown the request of a job
+// that is dead: killed, so that its connection ends, and cut off, so that it stays
+// open and says nothing. Both are noticed by their silence (PROTOCOL, 8.4).
+func BenchmarkDead(b *testing.B) {
+	for b.Loop() {
+		f := startFixture(b)
+		ana := f.sit(f.ana)
+		killed, cut := f.accepted(rocketRepo, "rocket"), f.accepted(rocketRepo, "rocket")
+		began := time.Now()
+		killed.nc.Close()
+		lost := map[string]time.Duration{}
+		for len(lost) < 2 {
+			time.Sleep(100 * time.Millisecond)
+			open := map[string]bool{}
+			for _, item := range ana.pending().Items {
+				open[item.Key] = true
+			}
+			for name, j := range map[string]*job{"killed": killed, "cut-off": cut} {
+				if _, done := lost[name]; !done && !open[j.pub] {
+					lost[name] = time.Since(began)
+					b.ReportMetric(lost[name].Seconds(), name+"-s")
+				}
+			}
+		}
+		b.ReportMetric(0, "ns/op")
 	}
 }
