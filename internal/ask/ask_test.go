@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -477,8 +478,11 @@ func TestALostConnectionComesBackAndReadsWhatItMissed(t *testing.T) {
 func TestAJobThatIsNotKnownByItsKeyShowsATokenAtOnce(t *testing.T) {
 	t.Parallel()
 	play(t, nil, func(t *testing.T, g *stage) {
+		var mu sync.Mutex
 		var shown []string
 		g.admits(func(_ int, token string) error {
+			mu.Lock()
+			defer mu.Unlock()
 			shown = append(shown, token)
 			if token == "" {
 				return dial.ErrRefused
@@ -489,8 +493,13 @@ func TestAJobThatIsNotKnownByItsKeyShowsATokenAtOnce(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		g.cut()
 		time.Sleep(backoffFirst) // the one wait, before the first connect
-		if want := []string{g.issuer.minted[0], "", g.issuer.minted[len(g.issuer.minted)-1]}; !slices.Equal(shown, want) || g.issuer.count() != 2 {
-			t.Fatalf("%d connects, %d tokens, shown %q", g.connected(), g.issuer.count(), shown)
+		g.issuer.mu.Lock()
+		minted := slices.Clone(g.issuer.minted)
+		g.issuer.mu.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(minted) != 2 || !slices.Equal(shown, []string{minted[0], "", minted[1]}) {
+			t.Fatalf("%d connects, %d tokens, shown %q", g.connected(), len(minted), shown)
 		}
 		newPerson(t).answers(g.script, 1, "123456")
 		w.code(t)
