@@ -90,7 +90,7 @@ func TestARelayCannotLogInAtAnotherAsItsResponder(t *testing.T) {
 		t.Errorf("through the relay hostile.example, the responder's credentials were good at localhost: %v", err)
 	}
 	// Neither is told why; the log of the relay that was to be deceived has it.
-	w.relay.waitFor(wire.PublicKey(connect) + `.*the responder means the relay hostile\.example`)
+	w.relay.waitFor(wire.PublicKey(connect) + `.*the client means the relay hostile\.example`)
 	// In the place of her statement the hostile server puts an ID token that it had
 	// minted, by any job of any repository, for the key that it has seen: as if she
 	// were a job.
