@@ -343,6 +343,7 @@ func TestWhatTheActionTakesTheOrbTakes(t *testing.T) {
 		"env-name":   {"exec", "env_var", "an orb's names are in snake case, and this one says what it is"},
 		"approve":    {"approve", "message", "a command of the orb's own takes it"},
 		"pty-prompt": {"exec", "pty_prompt", "snake case"},
+		"shell":      {"exec", "", "CircleCI has no shell that all steps share: a command that wants another than bash names it"},
 		"stage":      {"install", "", "a step calls `cfa stage` after it: it needs no code, and no shell around it"},
 	}
 	o := pack(t)

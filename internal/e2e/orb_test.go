@@ -475,7 +475,7 @@ func TestTheOrbWaitsForAYesAndLeavesItsReceipt(t *testing.T) {
 	tgz := filepath.Join(dist, "rocket-1.2.3.tgz")
 	npmTarball(t, tgz, "package.json", `{"name":"rocket","version":"1.2.3"}`)
 	s.live = newOutput()
-	job := &process{t: t, out: s.live, err: newOutput(), done: make(chan struct{}), within: within}
+	job := &process{t: t, out: s.live, err: newOutput(), done: make(chan struct{})}
 	go func() {
 		defer close(job.done)
 		job.code = s.step("approve", s.ask(map[string]any{"artifacts": "dist/*.tgz\n"}))

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ type process struct {
 	in       *os.File
 	done     chan struct{}
 	code     int
-	within   time.Duration // how long it is waited for
+	within   time.Duration // how long it is waited for; 0: within
 }
 
 // start runs one of our programs with exactly this environment.
@@ -120,7 +121,7 @@ func startIn(t testing.TB, dir string, env []string, name string, args ...string
 // startCmd starts what is one of our programs, under that name.
 func startCmd(t testing.TB, name string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, name: name, cmd: cmd, out: newOutput(), err: newOutput(), done: make(chan struct{}), within: within}
+	p := &process{t: t, name: name, cmd: cmd, out: newOutput(), err: newOutput(), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.err
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -162,7 +163,7 @@ func startCmd(t testing.TB, name string, cmd *exec.Cmd) *process {
 func (p *process) waitFor(pattern string) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
-	timeout := time.After(p.within)
+	timeout := time.After(p.patience())
 	for {
 		p.out.mu.Lock()
 		outWrote := p.out.wrote
@@ -195,13 +196,15 @@ func (p *process) waitFor(pattern string) []string {
 	}
 }
 
+func (p *process) patience() time.Duration { return cmp.Or(p.within, within) }
+
 // wait waits for the process's end and gives its exit code.
 func (p *process) wait() int {
 	p.t.Helper()
 	select {
 	case <-p.done:
 		return p.code
-	case <-time.After(p.within):
+	case <-time.After(p.patience()):
 		p.t.Fatalf("%s did not end", p.name)
 		return -1
 	}
