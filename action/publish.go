@@ -50,11 +50,28 @@ func (e *execution) publish(ctx context.Context, p *service.Plan) error {
 		return err
 	}
 	defer drop()
+	var all []tarball
 	for _, path := range paths {
-		if ctx.Err() != nil {
-			return &exit{exitCancelled, fmt.Errorf("stopped before %s was published", filepath.Base(path))}
+		t, err := readTarball(path)
+		if err != nil {
+			return &exit{exitCancelled, fmt.Errorf("%s is no package's tarball: %w; nothing was published", filepath.Base(path), err)}
 		}
-		if err := e.publishOne(ctx, p, path, len(paths)); err != nil {
+		if t.private && p.Many {
+			// As npm publish does with a workspace that is not to be published.
+			e.say.line("%s is private, and not published", t.name)
+			continue
+		}
+		all = append(all, t)
+	}
+	unsaid := e.Message == ""
+	for i, t := range all {
+		if ctx.Err() != nil {
+			return &exit{exitCancelled, fmt.Errorf("stopped before %s was published", filepath.Base(t.path))}
+		}
+		if unsaid {
+			e.Message = announced(all[i:])
+		}
+		if err := e.publishOne(ctx, p, t, len(all)); err != nil {
 			return err
 		}
 	}
@@ -151,23 +168,37 @@ func (e *execution) tarballs() (paths []string) {
 	return paths
 }
 
-func (e *execution) publishOne(ctx context.Context, p *service.Plan, path string, of int) error {
-	t, err := readTarball(path)
-	if err != nil {
-		return &exit{exitCancelled, fmt.Errorf("%s is no package's tarball: %w; nothing of it was published", filepath.Base(path), err)}
+// announced says to a human what is published with what they give: what they gave for
+// the first is good for those after it, as long as it lives.
+func announced(all []tarball) string {
+	said := "publish "
+	for i, t := range all {
+		one := wire.Clean(fmt.Sprintf("%s %s (sha256 %s)", t.name, t.version, t.sha256), wire.MaxText)
+		if i > 0 {
+			one = ", " + one
+		}
+		more := fmt.Sprintf(", and %d more", len(all)-i)
+		if i > 0 && len(said)+len(one)+len(more) > wire.MaxText {
+			return said + more
+		}
+		said += one
 	}
-	if t.private && p.Many {
-		// As npm publish does with a workspace that is not to be published.
-		e.say.line("%s is private, and not published", t.name)
-		return nil
-	}
+	return said
+}
+
+func (e *execution) publishOne(ctx context.Context, p *service.Plan, t tarball, of int) error {
 	if of > 1 {
 		e.say.line("publishing %s %s", t.name, t.version)
 	}
-	if e.Message == "" {
-		e.Message = wire.Clean(fmt.Sprintf("publish %s %s (sha256 %s)", t.name, t.version, t.sha256), wire.MaxText)
+	// What was read a while ago is what a human is told of: others have been published
+	// since, and something that a script left running may have written there.
+	switch now, err := readTarball(t.path); {
+	case err != nil:
+		return &exit{exitCancelled, fmt.Errorf("%s is no package's tarball: %w; nothing of it was published", filepath.Base(t.path), err)}
+	case now.sha256 != t.sha256:
+		return &exit{exitCancelled, fmt.Errorf("%s has changed since it was packed; nothing of it was published", filepath.Base(t.path))}
 	}
-	return e.until(ctx, &task{argv: p.Publish(path), exists: func(ctx context.Context) presence {
+	return e.until(ctx, &task{argv: p.Publish(t.path), exists: func(ctx context.Context) presence {
 		return e.present(ctx, p, t)
 	}})
 }
