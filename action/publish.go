@@ -132,6 +132,11 @@ func (e *execution) pack(ctx context.Context, p *service.Plan) (paths []string, 
 		drop()
 		return nil, nil, &exit{exitCancelled, errors.New("packing made no tarball, so there is nothing to publish")}
 	}
+	if !p.Many && len(paths) > 1 {
+		// A script that npm runs while it packs is told of the folder.
+		drop()
+		return nil, nil, &exit{exitCancelled, fmt.Errorf("packing one package made %d tarballs: a script of its own, or of something that it builds with, has put others beside it; look for which one before you publish anything. (Or npm's configuration names workspaces: then say --workspaces in the command.) Nothing was published", len(paths))}
+	}
 	return paths, drop, nil
 }
 

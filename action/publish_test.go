@@ -134,3 +134,12 @@ func TestATarballThatChangedIsNotPublished(t *testing.T) {
 		t.Errorf("exit code %d, published %q\n%s", got.code, published, got.err)
 	}
 }
+
+// A script that runs while a package is packed knows where to: what it puts there is
+// another package, which a human's factor must not publish.
+func TestATarballThatAScriptPutBesideThePackageIsNotPublished(t *testing.T) {
+	got, published, asked := packs(t, []string{"rocket", "worm"}, 2)
+	if got.code != exitCancelled || len(published)+len(asked) != 0 || !strings.Contains(got.err, "packing one package made 2 tarballs") {
+		t.Errorf("exit code %d, published %q, asked %q\n%s", got.code, published, asked, got.err)
+	}
+}
