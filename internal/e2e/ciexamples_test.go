@@ -629,7 +629,7 @@ func TestTheGitLabComponentRunsItsCommandWithCFA(t *testing.T) {
 			inputs[name] = def
 		}
 		if re, ok := input["regex"].(string); ok {
-			for value, want := range map[string]bool{inputs[name]: true, "": inputs[name] == "", "x\ny: z": false, "$(id)": false} {
+			for value, want := range map[string]bool{inputs[name]: true, "": input["default"] == "", "x\ny: z": false, "$(id)": false} {
 				if regexp.MustCompile(re).MatchString(value) != want {
 					t.Errorf("the input %s and %q: want %v", name, value, want)
 				}
@@ -676,7 +676,7 @@ func TestTheGitLabComponentRunsItsCommandWithCFA(t *testing.T) {
 		t.Errorf("cfa was run with %q", got)
 	}
 	env := read(t, filepath.Join(seen, "cfa-env"))
-	for _, want := range []string{"CFA_RELAY=wss://cfa.example.com\n", "CFA_RELAY_NAME=cfa.example.com\n", "CFA_PROJECT=rocket\n", "CFA_SERVICE=\n", "CFA_ID_TOKEN=" + tokenForCFA + "\n"} {
+	for _, want := range []string{"CFA_RELAY=wss://cfa.example.com\n", "CFA_RELAY_NAME=cfa.example.com\n", "CFA_PROJECT=rocket\n", "CFA_SERVICE=\n", "CFA_RESPONDERS=ADSO7U2ULPZJRG2RNYTW7ZX2ZUM6VJ6W3T46R4A5KDB5AV76DAJ4OUTX\n", "CFA_ID_TOKEN=" + tokenForCFA + "\n"} {
 		if !strings.Contains(env, want) {
 			t.Errorf("cfa is not told %s", want)
 		}
