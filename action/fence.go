@@ -225,17 +225,37 @@ func (f *fences) sure() error {
 	return nil
 }
 
+// fresh ends the line that a command has left.
+func (s *fenced) fresh() error {
+	if len(s.line) == 0 && !s.long {
+		return nil
+	}
+	_, err := io.WriteString(s.to, "\n")
+	s.read([]byte("\n"))
+	return err
+}
+
+// ours is where lines of our own go: behind "::debug::", which a command had left
+// there, the runner would take one for that command's, and not show it.
+type ours struct{ *fenced }
+
+func (o ours) Write(p []byte) (int, error) {
+	o.all.mu.Lock()
+	defer o.all.mu.Unlock()
+	if err := o.fresh(); err != nil {
+		return 0, err
+	}
+	o.read(p)
+	return o.to.Write(p)
+}
+
 // open calls hide where a line on standard error is a command for the runner, and
 // nothing comes in between.
 func (f *fences) open(hide func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.err.line) > 0 || f.err.long {
-		// The mask would stand behind what the command left there, and be shown.
-		if _, err := io.WriteString(f.err.to, "\n"); err != nil {
-			return err
-		}
-		f.err.read([]byte("\n"))
+	if err := f.err.fresh(); err != nil {
+		return err // the mask would stand behind what the command left there, and be shown
 	}
 	if f.lost {
 		return errFenced
@@ -256,7 +276,7 @@ func (e *execution) fence() {
 	}
 	e.fences = newFences(e.provider.Name == "github", e.io.out, e.io.err)
 	e.io.out, e.io.err = e.fences.out, e.fences.err
-	e.say.to(e.io.err)
+	e.say.to(ours{e.fences.err})
 }
 
 // sure says whether a secret can be hidden in the log as it is now.

@@ -239,3 +239,24 @@ func TestAFencedLogIsOpenedForTheMask(t *testing.T) {
 		})
 	}
 }
+
+// A line of ours is not taken for part of a command that another program has begun.
+func TestALineOfOursStandsAlone(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                       "cfa: npm wants a code\n",
+		"done\n":                 "done\ncfa: npm wants a code\n",
+		"::debug::":              "::debug::\ncfa: npm wants a code\n",
+		"::stop-commands::":      "::stop-commands::\ncfa: npm wants a code\n",
+		"##[add-mask]something ": "##[add-mask]something \ncfa: npm wants a code\n",
+	} {
+		var err bytes.Buffer
+		f := newFences(true, io.Discard, &err)
+		_, _ = io.WriteString(f.err, text)
+		l := log{w: ours{f.err}}
+		l.line("npm wants a code")
+		if err.String() != want || len(f.err.line) != 0 {
+			t.Errorf("after %q: %q", text, err.String())
+		}
+	}
+}
