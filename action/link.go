@@ -288,15 +288,7 @@ func pollable(done string) (*url.URL, error) {
 // poll asks the service whether the link was followed, in the service's own time:
 // 202 and Retry-After until then, then 200 and the token.
 func (f *following) poll(ctx context.Context, u *url.URL) {
-	client := &http.Client{
-		Timeout: pollTry,
-		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			if len(via) > 3 || req.URL.Scheme != via[0].URL.Scheme || req.URL.Host != via[0].URL.Host {
-				return errors.New("redirected to another host")
-			}
-			return nil
-		},
-	}
+	client := pollClient()
 	pause := pollFirst
 	for {
 		t := time.NewTimer(pause)
@@ -325,6 +317,19 @@ func (f *following) poll(ctx context.Context, u *url.URL) {
 		default:
 			pause = wait
 		}
+	}
+}
+
+// pollClient asks the one host that the service named, and no other.
+func pollClient() *http.Client {
+	return &http.Client{
+		Timeout: pollTry,
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > 3 || req.URL.Scheme != via[0].URL.Scheme || req.URL.Host != via[0].URL.Host {
+				return errors.New("redirected to another host")
+			}
+			return nil
+		},
 	}
 }
 

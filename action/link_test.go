@@ -215,3 +215,23 @@ func TestTheMannersOfPolling(t *testing.T) {
 		}
 	}
 }
+
+// What comes of a link is a secret, and comes from the host that the registry named.
+func TestPollingIsSentToNoOtherHost(t *testing.T) {
+	t.Parallel()
+	token := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"token":"abc"}`) }
+	other := httptest.NewServer(http.HandlerFunc(token))
+	defer other.Close()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/moved", token)
+	mux.Handle("/here", http.RedirectHandler("/moved", http.StatusFound))
+	mux.Handle("/away", http.RedirectHandler(other.URL, http.StatusFound))
+	mux.Handle("/round", http.RedirectHandler("/round", http.StatusFound))
+	s := httptest.NewServer(mux)
+	defer s.Close()
+	for path, want := range map[string]string{"/here": "abc", "/away": "", "/round": ""} {
+		if got, _, err := pollOnce(t.Context(), pollClient(), s.URL+path); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+}
