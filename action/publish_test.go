@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/continuousauth/action/internal/service"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -141,5 +142,44 @@ func TestATarballThatAScriptPutBesideThePackageIsNotPublished(t *testing.T) {
 	got, published, asked := packs(t, []string{"rocket", "worm"}, 2)
 	if got.code != exitCancelled || len(published)+len(asked) != 0 || !strings.Contains(got.err, "packing one package made 2 tarballs") {
 		t.Errorf("exit code %d, published %q, asked %q\n%s", got.code, published, asked, got.err)
+	}
+}
+
+// Only the same bytes are a success: what a registry says in another way, or of more
+// than one version, is no word on it.
+func TestOnlyTheSameBytesCountAsPublished(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the npm of this test is a shell's script")
+	}
+	const mine = "sha512-AAAA"
+	for name, c := range map[string]struct {
+		says string
+		code int
+		want presence
+	}{
+		"the same":          {`"` + mine + `"`, 0, same},
+		"the same, in list": {`["` + mine + `"]`, 0, same},
+		"others":            {`"sha512-BBBB"`, 0, different},
+		"another digest":    {`"sha1-AAAA"`, 0, unknown},
+		"two":               {`["` + mine + `","sha512-BBBB"]`, 0, unknown},
+		"none of a list":    {`[]`, 0, unknown},
+		"null":              {`null`, 0, unknown},
+		"no JSON":           {mine, 0, unknown},
+		"no such version":   {``, 0, absent},
+		"no such package":   {`{"error":{"code":"E404"}}`, 1, absent},
+		"a failure":         {`"` + mine + `"`, 1, unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			script := filepath.Join(t.TempDir(), "view")
+			if err := os.WriteFile(script, []byte(fmt.Sprintf("cat <<'END'\n%s\nEND\nexit %d\n", c.says, c.code)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			e := &execution{io: stdio{environ: os.Environ}}
+			p := &service.Plan{View: func(service.Package) (argv, env []string) { return []string{"sh", script}, nil }}
+			if got := e.present(t.Context(), p, tarball{integrity: mine}); got != c.want {
+				t.Errorf("%d, want %d", got, c.want)
+			}
+		})
 	}
 }
