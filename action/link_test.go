@@ -235,3 +235,28 @@ func TestPollingIsSentToNoOtherHost(t *testing.T) {
 		}
 	}
 }
+
+// Nobody is asked to follow a link of which nothing that comes could be masked.
+func TestNoLinkIsAskedForWhereNothingCanBeMasked(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the npm of this test is a shell's script")
+	}
+	bin := t.TempDir()
+	npm := `#!/bin/sh
+echo '::stop-commands::two words' >&2
+echo 'npm error code EOTP' >&2
+echo 'npm error Open this URL in your browser to authenticate:' >&2
+exit 1
+`
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := startRelay(t, t.TempDir())
+	e := &environment{lines: append(r.job(t), "CFA_PROJECT=follows")}
+	var out, log bytes.Buffer
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	code := run(t.Context(), []string{"exec", "--no-pack", "--", "npm", "publish"}, stdio{out: &out, err: &log, getenv: e.get, environ: os.Environ})
+	if code != exitCancelled || strings.Contains(log.String(), "request accepted") || !strings.Contains(log.String(), "no code was used") {
+		t.Errorf("exit code %d\n%s", code, &log)
+	}
+}
