@@ -29,35 +29,48 @@ func browser(system string, env environ) func(link string) error {
 		if err != nil {
 			return err
 		}
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return fmt.Errorf("%s is not there to open it with", name)
-		}
-		// Some openers stay until the browser is closed, and some fail at once.
-		ctx, cancel := context.WithCancel(context.Background())
-		cmd := exec.CommandContext(ctx, path, args...)
-		cmd.Env = env
-		cmd.WaitDelay = time.Second
-		if err := cmd.Start(); err != nil {
-			cancel()
-			return fmt.Errorf("%s does not start", name)
-		}
-		ended := make(chan error, 1)
-		go func() {
-			defer cancel()
-			ended <- cmd.Wait()
-		}()
-		timer := time.NewTimer(openWithin)
-		defer timer.Stop()
-		select {
-		case err := <-ended:
-			if err != nil {
-				return fmt.Errorf("%s failed (%w)", name, err)
-			}
-		case <-timer.C:
-		}
-		return nil
+		return start(env, name, args)
 	}
+}
+
+// launch opens a file of our own on this system.
+func launch(system string, env environ, file string) error {
+	name, args, err := starter(system, env, file)
+	if err != nil {
+		return err
+	}
+	return start(env, name, args)
+}
+
+func start(env environ, name string, args []string) error {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return fmt.Errorf("%s is not there to open it with", name)
+	}
+	// Some openers stay until the browser is closed, and some fail at once.
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = env
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return fmt.Errorf("%s does not start", name)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		ended <- cmd.Wait()
+	}()
+	timer := time.NewTimer(openWithin)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return fmt.Errorf("%s failed (%w)", name, err)
+		}
+	case <-timer.C:
+	}
+	return nil
 }
 
 // openWithin is how long an opener has to fail: one that is still there is a
@@ -69,15 +82,20 @@ func opener(system string, env environ, link string) (name string, args []string
 	if wire.CheckLink(link) != nil || !openable.MatchString(link) {
 		return "", nil, errors.New("it holds characters that are not handed to another program")
 	}
+	return starter(system, env, link)
+}
+
+// starter is opener for what needs no check.
+func starter(system string, env environ, what string) (name string, args []string, err error) {
 	switch system {
 	case "windows":
-		return "rundll32", []string{"url.dll,FileProtocolHandler", link}, nil
+		return "rundll32", []string{"url.dll,FileProtocolHandler", what}, nil
 	case "darwin":
-		return "open", []string{link}, nil
+		return "open", []string{what}, nil
 	}
 	// Without a desktop xdg-open looks for a browser in the terminal, which is ours.
 	if env.get("DISPLAY") == "" && env.get("WAYLAND_DISPLAY") == "" {
 		return "", nil, errNoBrowser
 	}
-	return "xdg-open", []string{link}, nil
+	return "xdg-open", []string{what}, nil
 }

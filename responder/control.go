@@ -46,6 +46,7 @@ type wish struct {
 	All    *answer.Together `json:"all,omitempty"`
 	Reason string           `json:"reason,omitempty"`
 	Until  time.Time        `json:"until,omitzero"`
+	Args   []string         `json:"args,omitempty"` // for a way to ask that is obliging
 }
 
 // told is one line of the server.
@@ -54,6 +55,7 @@ type told struct {
 	Error  string          `json:"error,omitempty"`
 	Kind   string          `json:"kind,omitempty"` // which error: see errorKinds
 	Link   string          `json:"link,omitempty"`
+	Text   string          `json:"text,omitempty"` // what an obliging way to ask has to say
 	Left   []leftOut       `json:"left,omitempty"`
 	List   []answer.Prompt `json:"list,omitempty"`
 	Past   []answer.Past   `json:"past,omitempty"`
@@ -136,6 +138,7 @@ type control struct {
 	listener net.Listener
 	lobby    *answer.Lobby
 	state    func() state
+	obliging []obliging
 }
 
 var errRunning = errors.New("the background program runs already")
@@ -288,6 +291,20 @@ func (c *control) grant(ctx context.Context, desk answer.Decisions, w wish) told
 	case w.Do == "decline":
 		err = desk.Decline(ctx, w.Prompt, w.Reason)
 	default:
+		for _, way := range c.obliging {
+			text, known, err := way.oblige(ctx, w.Do, w.Args)
+			if known {
+				t.Text = text
+				if err != nil {
+					t.Error, t.Kind = err.Error(), kindOf(err)
+				}
+				return t
+			}
+		}
+		if needs := obligedBy[w.Do]; needs != "" {
+			err = fmt.Errorf("%s is no way by which the background program asks; name it under `ask` in responder.yaml, and restart it", needs)
+			break
+		}
 		err = fmt.Errorf("%q is nothing that this version does; the background program may be older than this command: restart it", wire.CleanName(w.Do, 40))
 	}
 	if err != nil {

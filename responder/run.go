@@ -112,6 +112,11 @@ func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
 		return err
 	}
 	defer ctl.listener.Close()
+	for _, a := range askers {
+		if o, ok := a.(obliging); ok {
+			ctl.obliging = append(ctl.obliging, o)
+		}
+	}
 	watching, stop := context.WithCancel(ctx)
 	front, watched, err := o.front(watching, relays, append(askers, ctl, journal{std}), func(c *answer.Config) { c.Patient = true })
 	if err != nil {

@@ -4,6 +4,7 @@ package main
 // answer.Asker, and a row here.
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"strings"
@@ -35,7 +36,15 @@ type surroundings struct {
 }
 
 // ways are all of them, in the order in which they are named to people.
-var ways = []way{}
+var ways = []way{
+	{name: "browser", missing: func(surroundings) string { return "" }, byItself: true, open: openBrowserWay},
+}
+
+// obliging is a way to ask that also does something for this user's commands.
+type obliging interface {
+	// oblige does what a wish says; known: it is one of this way's.
+	oblige(ctx context.Context, do string, args []string) (text string, known bool, err error)
+}
 
 func findWay(name string) *way {
 	if i := slices.IndexFunc(ways, func(w way) bool { return w.name == name }); i >= 0 {
@@ -74,3 +83,6 @@ func chosen(s surroundings, set settings) (names []string, askers []answer.Asker
 	}
 	return names, askers, nil
 }
+
+// obligedBy says which way a wish is for, so that who has not chosen it is told.
+var obligedBy = map[string]string{wishPage: "browser"}
