@@ -74,6 +74,7 @@ bench: need-go ## measure, each figure beside its floor
 	@go test -run '^$$' -bench Dead -benchtime 1x -timeout 20m ./internal/broker
 	@go test -run '^$$' -bench 'Start|Exec|Size' -benchtime 20x ./internal/e2e
 	@go test -run '^$$' -bench Step -benchtime 3x -timeout 20m ./internal/e2e
+	@go test -run '^$$' -tags clients -bench Page -benchtime 20x ./internal/page
 
 # One at a time: go test runs no two fuzz targets at once, and each uses every core. None found is an error, as above.
 fuzz: need-go ## each fuzz target for FUZZTIME (10s)

@@ -100,6 +100,11 @@ async function start() {
   await listen();
 }
 
+// Leaving ends the stream, which must not look like the responder's end: whoever comes
+// back, or loads the page anew, is in still.
+addEventListener('pagehide', () => { out = true; });
+addEventListener('pageshow', (e) => { if (e.persisted) location.reload(); });
+
 // A link that is followed in this very tab changes what is behind the # alone.
 addEventListener('hashchange', () => { if (location.hash.length > 1) location.reload(); });
 
@@ -343,6 +348,7 @@ function rows(p) {
       else if (name === 'sha256') dd.className = 'digest';
       dd.append(value || '–');
     }
+    if (dd.className) dt.classList.add('wide');
     all.push(dt, dd);
   }
   $('rows').replaceChildren(...all);
@@ -501,13 +507,13 @@ function matchForm(p, all) {
 // linkForm shows first where a link leads.
 function linkForm(p) {
   if (!/^https:\/\//.test(p.link)) return el('p', {}, 'Its link is not shown: it is none that a browser may follow.');
+  // Where its match code was to be typed, the rows above do not have it yet.
+  const where = p.type_match ? [el('p', { class: 'host' }, p.link_host), el('p', { class: 'link' }, p.link)] : [];
   return [
-    el('p', { class: 'hint' }, 'This opens at'),
-    el('p', { class: 'host' }, p.link_host),
-    p.type_match ? el('p', { class: 'hint' }, p.link) : null,
+    ...where,
     el('a', { class: 'button main', href: p.link, target: '_blank', rel: 'noopener noreferrer' }, `Open ${p.link_host}`),
     el('p', { class: 'hint' }, 'The job sees by itself when that is done.'),
-  ].filter(Boolean);
+  ];
 }
 
 function runForm() {
