@@ -84,6 +84,7 @@ type cli struct {
 	Away    awayCmd    `cmd:"" help:"Say until when you are not to be asked, or with no time, whether you are away."`
 	Back    backCmd    `cmd:"" help:"Say that you are back."`
 	Open    openCmd    `cmd:"" help:"Open the background program's page in your browser."`
+	Phone   phoneCmd   `cmd:"" help:"The phones that reach the background program's page: add one, list them, remove one."`
 	Keygen  keygenCmd  `cmd:"" help:"Make this responder's two keys."`
 	Keys    keysCmd    `cmd:"" help:"Print the public keys, as lines for the relay's configuration."`
 	Pins    pinsCmd    `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`

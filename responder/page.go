@@ -23,7 +23,11 @@ func openBrowserWay(s surroundings, part func(any) error) (answer.Asker, error) 
 	if err := part(&struct{}{}); err != nil {
 		return nil, err
 	}
-	return browserWay{web.New(web.Config{Describe: describePage, Log: s.log})}, nil
+	p, err := web.New(web.Config{Describe: describePage, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	return browserWay{p}, nil
 }
 
 // describePage puts a prompt into the words of every way to ask.

@@ -99,7 +99,11 @@ func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
 	}
 	defer end()
 
-	names, askers, err := chosen(surroundings{env: env, std: std, log: o.log, dir: filepath.Dir(path)}, set)
+	var urls []string
+	for _, r := range set.Relays {
+		urls = append(urls, r.URL)
+	}
+	names, askers, err := chosen(surroundings{env: env, std: std, log: o.log, dir: filepath.Dir(path), relays: urls}, set)
 	if err != nil {
 		return err
 	}

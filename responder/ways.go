@@ -33,11 +33,15 @@ type surroundings struct {
 	// dir is where this program keeps what it must remember; only its user can
 	// enter it.
 	dir string
+	// relays are the URLs of those that this responder is at.
+	relays []string
 }
 
 // ways are all of them, in the order in which they are named to people.
 var ways = []way{
 	{name: "browser", missing: func(surroundings) string { return "" }, byItself: true, open: openBrowserWay},
+	// Not by itself: it listens where others of the network come.
+	{name: "phone", missing: func(surroundings) string { return "" }, open: openPhoneWay},
 }
 
 // obliging is a way to ask that also does something for this user's commands.
@@ -85,4 +89,4 @@ func chosen(s surroundings, set settings) (names []string, askers []answer.Asker
 }
 
 // obligedBy says which way a wish is for, so that who has not chosen it is told.
-var obligedBy = map[string]string{wishPage: "browser"}
+var obligedBy = map[string]string{wishPage: "browser", wishPhoneAdd: "phone", wishPhoneList: "phone", wishPhoneRemove: "phone"}

@@ -19,13 +19,16 @@ import (
 
 // deed is one thing that can be asked for.
 type deed struct {
-	open bool // without a session
-	idle bool // it is no sign that a human is there
-	do   func(*call)
+	open  bool // without a session
+	idle  bool // it is no sign that a human is there
+	here  bool // on the machine's own page only
+	phone bool // on a phone's only
+	do    func(*call)
 }
 
 var deeds = map[string]deed{
-	"/api/enter":      {open: true, do: enter},
+	"/api/door":       {open: true, do: door},
+	"/api/enter":      {open: true, here: true, do: enter},
 	"/api/leave":      {do: leave},
 	"/api/news":       {idle: true, do: news},
 	"/api/open":       {idle: true, do: open},
@@ -33,6 +36,26 @@ var deeds = map[string]deed{
 	"/api/answer-all": {do: giveAll},
 	"/api/follow":     {do: follow},
 	"/api/decline":    {do: decline},
+
+	"/api/passkey/make":  {open: true, phone: true, do: makePasskey},
+	"/api/passkey/made":  {open: true, phone: true, do: madePasskey},
+	"/api/passkey/ask":   {open: true, phone: true, do: askPasskey},
+	"/api/passkey/given": {open: true, phone: true, do: givenPasskey},
+	"/api/ring":          {phone: true, do: ring},
+}
+
+// door says how one comes in.
+func door(c *call) {
+	type phone struct {
+		Push string `json:"push"` // the public key with which it is rung, which is no secret
+	}
+	var d struct {
+		Phone *phone `json:"phone,omitempty"`
+	}
+	if c.page.phone != nil {
+		d.Phone = &phone{c.page.phone.store.push.public()}
+	}
+	reply(c.w, d)
 }
 
 // decideWithin bounds one decision, which the desk takes at once.

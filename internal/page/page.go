@@ -61,6 +61,7 @@ type Config struct {
 	// Describe puts a prompt into words.
 	Describe func(p answer.Prompt, now time.Time) Words
 	Log      *slog.Logger // nil: none
+	Phone    *Phone       // nil: a page for this machine's own browser
 }
 
 // Page is an [answer.Asker]. Use it once.
@@ -72,6 +73,8 @@ type Page struct {
 	listen   func() (net.Listener, error)
 	tick     time.Duration
 	now      func() time.Time
+
+	phone *phone // nil: see Config
 
 	desk answer.Decisions // set before anything is served
 	at   atomic.Pointer[place]
@@ -85,15 +88,22 @@ type place struct {
 
 func (p place) origin() string { return p.scheme + "://" + p.host }
 
-// New makes a page on a random port of loopback.
-func New(c Config) *Page {
+// New makes a page on a random port of loopback, or for a phone.
+func New(c Config) (*Page, error) {
 	p := &Page{config: c, log: c.Log, lobby: answer.NewLobby(), tick: tick, now: time.Now}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	p.listen = func() (net.Listener, error) { return net.Listen("tcp4", "127.0.0.1:0") }
 	p.sessions.now = func() time.Time { return p.now() }
-	return p
+	if c.Phone != nil {
+		var err error
+		if p.phone, err = newPhone(p, *c.Phone); err != nil {
+			return nil, err
+		}
+		p.listen = p.phone.listen
+	}
+	return p, nil
 }
 
 // errAway says that nothing is listened at now.
@@ -106,7 +116,7 @@ func (p *Page) Link() (string, error) {
 	if at == nil {
 		return "", errAway
 	}
-	return at.origin() + "/#" + p.sessions.ticket(), nil
+	return at.origin() + "/#" + p.sessions.ticket(TicketLasts, ""), nil
 }
 
 // Ask is [answer.Asker]'s.
@@ -115,6 +125,9 @@ func (p *Page) Ask(ctx context.Context, news <-chan answer.News, desk answer.Dec
 	serving, stop := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	all.Go(func() { p.serve(serving) })
+	if p.phone != nil {
+		all.Go(func() { p.phone.rings(serving) })
+	}
 	err := p.lobby.Ask(ctx, news, desk)
 	stop()
 	all.Wait()
@@ -152,7 +165,11 @@ func (p *Page) once(ctx context.Context) error {
 	// A new port is a new origin: what was let in at the last one is not at this one.
 	p.sessions.clear()
 	port := l.Addr().(*net.TCPAddr).Port
-	p.at.Store(&place{scheme: "http", host: l.Addr().String(), cookie: fmt.Sprintf("cfa-%d", port)})
+	at := &place{scheme: "http", host: l.Addr().String(), cookie: fmt.Sprintf("cfa-%d", port)}
+	if p.phone != nil {
+		at = p.phone.at(port)
+	}
+	p.at.Store(at)
 	defer p.at.Store(nil)
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
@@ -195,12 +212,15 @@ var files = map[string]struct{ name, kind string }{
 	"/page.js":  {"page.js", "text/javascript; charset=utf-8"},
 	"/page.css": {"page.css", "text/css; charset=utf-8"},
 	"/icon.svg": {"icon.svg", "image/svg+xml"},
+
+	"/worker.js":            {"worker.js", "text/javascript; charset=utf-8"},
+	"/manifest.webmanifest": {"manifest.webmanifest", "application/manifest+json"},
 }
 
 // policy lets the page load its own files and nothing else, run no script that is not
 // one of them, not even by an attribute, make no markup out of text, and be in no frame.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+	"manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types cfa"
 
 func harden(h http.Header) {
 	h.Set("Content-Security-Policy", policy)
@@ -243,7 +263,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	do, ok := deeds[r.URL.Path]
 	switch {
-	case !ok:
+	case !ok || do.phone && p.phone == nil || do.here && p.phone != nil:
 		refuse(w, http.StatusNotFound, "there is nothing here")
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)

@@ -40,12 +40,19 @@ type sessions struct {
 	now func() time.Time
 
 	mu      sync.Mutex
-	tickets map[hash]time.Time // until when
-	in      map[hash]*session  // by the cookie
+	tickets map[hash]ticket
+	in      map[hash]*session // by the cookie
+}
+
+// ticket is a link that was not followed yet.
+type ticket struct {
+	until time.Time
+	about string
 }
 
 // session is one browser that is in.
 type session struct {
+	about string // the passkey that let it in; "": a link did
 	token hash
 	used  time.Time // by a human
 	ends  context.Context
@@ -53,38 +60,38 @@ type session struct {
 	slots chan struct{} // of streams
 }
 
-// ticket makes a secret that lets one browser in, once.
-func (s *sessions) ticket() string {
+// ticket makes a secret that lets one browser in, once; about comes back with it.
+func (s *sessions) ticket(lasts time.Duration, about string) string {
 	text, h := secret()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()
 	if s.tickets == nil {
-		s.tickets = map[hash]time.Time{}
+		s.tickets = map[hash]ticket{}
 	}
 	for len(s.tickets) >= maxTickets {
-		drop(s.tickets, func(a, b time.Time) bool { return a.Before(b) })
+		drop(s.tickets, func(a, b ticket) bool { return a.until.Before(b.until) })
 	}
-	s.tickets[h] = s.now().Add(TicketLasts)
+	s.tickets[h] = ticket{s.now().Add(lasts), about}
 	return text
 }
 
 // redeem uses a ticket up.
-func (s *sessions) redeem(ticket string) bool {
-	h := sha256.Sum256([]byte(ticket))
+func (s *sessions) redeem(text string) (about string, ok bool) {
+	h := sha256.Sum256([]byte(text))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep()
-	_, ok := s.tickets[h]
+	t, ok := s.tickets[h]
 	delete(s.tickets, h)
-	return ok
+	return t.about, ok
 }
 
 // begin lets somebody in.
-func (s *sessions) begin() (cookie, token string) {
+func (s *sessions) begin(about string) (cookie, token string) {
 	cookie, name := secret()
 	token, h := secret()
-	n := &session{token: h, slots: make(chan struct{}, maxStreams)}
+	n := &session{about: about, token: h, slots: make(chan struct{}, maxStreams)}
 	n.ends, n.end = context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,6 +138,18 @@ func (s *sessions) leave(n *session) {
 	n.end()
 }
 
+// end ends those of one passkey.
+func (s *sessions) end(about string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, n := range s.in {
+		if n.about == about {
+			n.end()
+			delete(s.in, name)
+		}
+	}
+}
+
 // clear ends all of them.
 func (s *sessions) clear() {
 	s.mu.Lock()
@@ -150,8 +169,8 @@ func (s *sessions) check() {
 
 func (s *sessions) sweep() {
 	t := s.now()
-	for h, until := range s.tickets {
-		if !t.Before(until) {
+	for h, ticket := range s.tickets {
+		if !t.Before(ticket.until) {
 			delete(s.tickets, h)
 		}
 	}
@@ -185,18 +204,18 @@ func enter(c *call) {
 	if !c.takes(&q) {
 		return
 	}
-	if !c.page.sessions.redeem(q.Ticket) {
+	if _, ok := c.page.sessions.redeem(q.Ticket); !ok {
 		refuse(c.w, http.StatusUnauthorized, "this link was used already, or is too old")
 		return
 	}
-	c.letIn()
+	c.letIn("")
 }
 
-func (c *call) letIn() {
+func (c *call) letIn(about string) {
 	if n := c.page.sessions.find(c.cookie(), c.r.Header.Get(tokenHeader), false); n != nil {
 		c.page.sessions.leave(n) // the same tab, come again
 	}
-	cookie, token := c.page.sessions.begin()
+	cookie, token := c.page.sessions.begin(about)
 	http.SetCookie(c.w, &http.Cookie{
 		Name: c.at.cookie, Value: cookie, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: c.at.scheme == "https",
 	})

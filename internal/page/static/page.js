@@ -54,7 +54,7 @@ async function call(path, body) {
   try {
     return await (await send(path, body)).json();
   } catch (e) {
-    if (e.status === 401) gate('You are not let in any more', again);
+    if (e.status === 401) back('You are not let in any more');
     if (e instanceof Refused) throw e;
     throw new Error('the responder cannot be reached, so nothing was sent');
   }
@@ -84,11 +84,65 @@ function gate(title, said) {
   $('gate-title').focus();
 }
 
+// ---- by passkey, where this is a phone's page ----
+
+let phone = null; // what the responder says of it; null: this is no phone's page
+
+// door shows how a phone comes in: nothing is shown before its passkey.
+function door(title, ticket) {
+  gate(title, ticket ? 'This phone gets a passkey, by which it comes in from now on. It never leaves the phone’s own keeping.' : 'Your passkey lets you in.');
+  const button = el('button', { type: 'button', class: 'main' }, ticket ? 'Make a passkey for this phone' : 'Use your passkey');
+  button.addEventListener('click', async () => {
+    button.disabled = true;
+    try {
+      const begun = await (await send(ticket ? '/api/passkey/make' : '/api/passkey/ask', ticket ? { ticket } : {})).json();
+      ticket = '';
+      const credential = begun.make
+        ? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(begun.make.publicKey) })
+        : await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(begun.ask.publicKey) });
+      const r = await (await send(begun.make ? '/api/passkey/made' : '/api/passkey/given', { ceremony: begun.ceremony, credential: JSON.stringify(credential.toJSON()) })).json();
+      sessionStorage.setItem('cfa', r.token);
+      location.reload();
+    } catch (e) {
+      text($('gate-text'), 'You are not let in: ' + sentence(e instanceof Refused ? e.message : 'no passkey was given') + (ticket ? '' : ' A new one is made with “cfa-responder phone add” on the responder’s machine.'));
+      button.disabled = false;
+    }
+  });
+  $('gate-doors').replaceChildren(button);
+}
+
+const scripts = window.trustedTypes ? trustedTypes.createPolicy('cfa', { createScriptURL: () => '/worker.js' }) : { createScriptURL: () => '/worker.js' };
+
+// install makes the page one that a phone keeps among its programs, and offers to ring.
+async function install() {
+  if (!document.querySelector('link[rel=manifest]')) document.head.append(el('link', { rel: 'manifest', href: '/manifest.webmanifest' }));
+  if (!navigator.serviceWorker) return;
+  const worker = await navigator.serviceWorker.register(scripts.createScriptURL(''));
+  if (!worker.pushManager || (await worker.pushManager.getSubscription())) return;
+  $('ring').hidden = false;
+  $('ring').onclick = async () => {
+    try {
+      const s = await worker.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: phone.push });
+      const { endpoint, keys } = s.toJSON();
+      await call('/api/ring', { endpoint, p256dh: keys.p256dh, auth: keys.auth });
+      $('ring').hidden = true;
+    } catch (e) {
+      text($('wrong'), 'It will not ring: ' + sentence(e.message));
+    }
+  };
+}
+
 async function start() {
+  try {
+    phone = (await (await send('/api/door', {})).json()).phone || null;
+  } catch (e) {
+    return gate('The responder cannot be reached', again);
+  }
   const ticket = /^#([A-Za-z0-9_-]{43})$/.exec(location.hash);
   if (ticket) {
     // Out of the address, the history and whatever is synchronised of them.
     history.replaceState(null, '', '/');
+    if (phone) return door('A phone of yours', ticket[1]);
     try {
       const r = await (await send('/api/enter', { ticket: ticket[1] })).json();
       sessionStorage.setItem('cfa', r.token);
@@ -96,8 +150,15 @@ async function start() {
       return gate('This link lets nobody in', sentence(e.message) + ' ' + again);
     }
   }
+  if (phone && !token()) return door('cfa-responder on your phone', '');
   if (!token()) return gate('You are not let in', again);
   await listen();
+}
+
+// back is where who is out comes in again.
+function back(title) {
+  if (phone) door(title, '');
+  else gate(title, again);
 }
 
 // Leaving ends the stream, which must not look like the responder's end: whoever comes
@@ -110,7 +171,7 @@ addEventListener('hashchange', () => { if (location.hash.length > 1) location.re
 
 $('leave').addEventListener('click', async () => {
   try { await call('/api/leave', {}); } catch { /* it ends with this tab, then */ }
-  gate('You are logged out', again);
+  back('You are logged out');
 });
 
 // ---- the stream ----
@@ -120,10 +181,21 @@ async function listen() {
   try {
     r = await send('/api/news', {});
   } catch (e) {
-    return gate(e.status === 401 ? 'You are not let in any more' : 'The responder cannot be reached', sentence(e.status === 429 ? e.message : '') + again);
+    if (e.status === 401) return back('You are not let in any more');
+    if (phone && !(e instanceof Refused) && !$('room').hidden) return reconnect();
+    return gate('The responder cannot be reached', sentence(e.status === 429 ? e.message : '') + again);
   }
+  wait = 1000;
+  // What ended while there was no connection is not told of any more.
+  prompts.clear();
+  shown.clear();
+  $('list').replaceChildren();
+  items.clear();
+  chosen = '';
+  ended = null;
   $('gate').hidden = true;
   $('room').hidden = $('leave').hidden = false;
+  if (phone) install().catch(() => { /* it does without */ });
   render();
   const reader = r.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
@@ -138,8 +210,19 @@ async function listen() {
     }
   } catch { /* it has ended */ }
   // It is not sought again by itself: whoever has this port next could be another
-  // user of this machine, who would like to show a page of theirs here.
+  // user of this machine, who would like to show a page of theirs here. A phone's page
+  // has a certificate to know it by, and loses its connection at each tunnel.
+  if (!out && phone) return reconnect();
   if (!out) gate('The responder has ended, or your session has', again);
+}
+
+let wait = 1000;
+
+async function reconnect() {
+  text($('line'), 'not connected; what is shown may be over');
+  await new Promise((f) => { setTimeout(f, wait); });
+  wait = Math.min(wait * 2, 30000);
+  if (!out) await listen();
 }
 
 function event(piece) {
@@ -375,6 +458,8 @@ function kindOf(p) {
 function act(p) {
   const kind = kindOf(p);
   const all = kind === 'code' || kind === 'match' ? kin(p) : [];
+  $('kin').hidden = all.length < 2 || (form.all && form.id === p.id);
+  text($('kin'), `Answer all ${all.length} of its run with one code`);
   if (form.all && form.id === p.id && (kind === 'code' || kind === 'match')) {
     const still = form.all.filter((m) => all.some((q) => q.id === m.id && q.attempt === m.attempt));
     if (still.length === form.all.length) return;
@@ -385,7 +470,7 @@ function act(p) {
     }
   }
   // After its match code was taken, the code is asked for: the prompt still says match.
-  const key = [p.id, p.attempt, kind, kind === 'link' ? p.link : '', all.length > 1].join(' ');
+  const key = [p.id, p.attempt, kind, kind === 'link' ? p.link : ''].join(' ');
   if (key === form.key || (form.busy && form.id === p.id && form.attempt === p.attempt)) return;
   const dirty = form.input && form.input.value !== '' && form.id === p.id && !form.sent;
   if (form.input) form.input.value = '';
@@ -394,7 +479,7 @@ function act(p) {
   else if (form.id !== p.id || form.attempt !== p.attempt) text($('wrong'), '');
   form = { key, id: p.id, attempt: p.attempt, number: p.number };
   const makers = { code: codeForm, match: matchForm, yes: matchForm, 'link-match': matchForm, link: linkForm, run: runForm, prove: proveForm };
-  $('act').replaceChildren(...(makers[kind] ? [].concat(makers[kind](p, all)) : []));
+  $('act').replaceChildren(...(makers[kind] ? [].concat(makers[kind](p)) : []));
   if (focused) (form.input || $('act').querySelector('a, button') || $('what')).focus();
 }
 
@@ -415,7 +500,7 @@ function formatted(p) {
   return { props: { inputmode: m[3] === 'digits' ? 'numeric' : 'text', minlength: m[1] }, clean: (s) => s.replace(not, '').slice(0, most) };
 }
 
-function codeForm(p, all) {
+function codeForm(p) {
   const format = formatted(p);
   const input = entry({ id: 'code', ...format.props, 'aria-describedby': 'code-hint wrong' });
   input.addEventListener('input', () => {
@@ -440,19 +525,22 @@ function codeForm(p, all) {
     await call('/api/answer', { id: form.id, attempt: form.attempt, code, match: form.match || '' });
     return 'Sealed: only this job can open it; it is on its way.';
   });
-  if (form.all || !all || all.length < 2) return one;
-  return [one, el('p', {}, el('button', { type: 'button', onclick: () => together(p, all) }, `Answer all ${all.length} of its run with one code`))];
+  return one;
 }
 
 function numbers(all) { return all.map((m) => '#' + m.number).join(', '); }
 
-// together turns the form into one for all of a run: those that are shown now.
-function together(p, all) {
+// The form becomes one for all of a run: those that are shown now.
+$('kin').addEventListener('click', () => {
+  const p = prompts.get(chosen);
+  const all = p ? kin(p) : [];
+  if (all.length < 2 || form.busy) return;
   form = { key: form.key, id: p.id, attempt: p.attempt, number: p.number, all: all.map(({ id, attempt, number }) => ({ id, attempt, number })) };
   const make = all.some((q) => q.type_match) ? matchForm : codeForm;
-  $('act').replaceChildren(...[].concat(make(p, all)));
+  $('act').replaceChildren(make(p));
+  $('kin').hidden = true;
   form.input.focus();
-}
+});
 
 function alone() {
   form = { key: '' };
@@ -462,7 +550,7 @@ function alone() {
 
 // matchForm asks for the match code first: whoever reads the wrong log shall find out
 // before typing a code.
-function matchForm(p, all) {
+function matchForm(p) {
   const kind = p.yes ? 'yes' : p.ask === 'link' ? 'link-match' : 'match';
   const input = entry({ id: 'match', maxlength: 20, 'aria-describedby': 'match-hint wrong' });
   form.input = input;
@@ -494,14 +582,13 @@ function matchForm(p, all) {
       // Asked with no code yet: that it lacks is said only after the match code is right.
       if (e.kind !== 'code' || kind !== 'match') throw e;
       form.match = match;
-      $('act').replaceChildren(...[].concat(codeForm(p)));
+      $('act').replaceChildren(codeForm(p));
       form.input.focus();
       return '';
     }
     return 'Your yes is signed, and on its way.';
   });
-  if (form.all || !all || all.length < 2) return one;
-  return [one, el('p', {}, el('button', { type: 'button', onclick: () => together(p, all) }, `Answer all ${all.length} of its run with one code`))];
+  return one;
 }
 
 // linkForm shows first where a link leads.
