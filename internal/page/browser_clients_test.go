@@ -137,9 +137,7 @@ func newScene(t testing.TB, settings string) *scene {
 	s.run("pins", "--pins", pins, "issuer", "--name", "dev", "--url", s.issuer.URL())
 	s.run("pins", "--pins", pins, "add", project, "--provider", "dev", "--repository", repo, "--repository-id", claims["repository_id"].(string),
 		"--repository-owner-id", claims["repository_owner_id"].(string), "--workflow", "release.yml", "--confirm", repo)
-	if err := os.WriteFile(file, []byte("relays: [{url: \""+s.relay.URL()+"\", name: "+relayName+"}]\n"+settings), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, "relays: [{url: \""+s.relay.URL()+"\", name: "+relayName+"}]\n"+settings)
 	cmd := exec.Command(responder(t), "run", "--settings", file, "--key-file", keys, "--pins", pins, "--socket", s.socket, "--log", s.logs)
 	cmd.Stderr = s.said
 	if err := cmd.Start(); err != nil {
@@ -163,6 +161,13 @@ func newScene(t testing.TB, settings string) *scene {
 		return err == nil && strings.Contains(string(out), "connected since") && !strings.Contains(string(out), "not connected")
 	})
 	return s
+}
+
+func write(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *scene) run(args ...string) string {
@@ -208,15 +213,15 @@ func got(t *testing.T, j *answertest.Job) string {
 	}
 }
 
-// browser is a Chromium with nothing in it but a tab.
-type browser struct {
+// browserTab is a Chromium with nothing in it but a tab.
+type browserTab struct {
 	t       testing.TB
 	ctx     context.Context
 	mu      sync.Mutex
 	trouble []string // what it says at its console
 }
 
-func newBrowser(t testing.TB, more ...chromedp.ExecAllocatorOption) *browser {
+func newBrowser(t testing.TB, more ...chromedp.ExecAllocatorOption) *browserTab {
 	t.Helper()
 	path := chromium(t)
 	home, err := os.MkdirTemp("", "cfa-chromium")
@@ -229,7 +234,7 @@ func newBrowser(t testing.TB, more ...chromedp.ExecAllocatorOption) *browser {
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("lang", "en-GB"))
 	alloc, stopAll := chromedp.NewExecAllocator(context.Background(), append(options, more...)...)
 	ctx, stop := chromedp.NewContext(alloc)
-	b := &browser{t: t, ctx: ctx}
+	b := &browserTab{t: t, ctx: ctx}
 	t.Cleanup(func() {
 		ending, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
@@ -263,7 +268,7 @@ func newBrowser(t testing.TB, more ...chromedp.ExecAllocatorOption) *browser {
 }
 
 // do does this in the browser.
-func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
+func (b *browserTab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, stop := context.WithTimeout(b.ctx, within)
 	defer stop()
@@ -273,7 +278,7 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 }
 
 // calls is a command of the browser's.
-func calls[P, R any](b *browser, cmd cdp.Command[P, R], params P) R {
+func calls[P, R any](b *browserTab, cmd cdp.Command[P, R], params P) R {
 	b.t.Helper()
 	ctx, stop := context.WithTimeout(b.ctx, within)
 	defer stop()
@@ -285,7 +290,7 @@ func calls[P, R any](b *browser, cmd cdp.Command[P, R], params P) R {
 }
 
 // eval gives what an expression, or what it promises, comes to.
-func (b *browser) eval(js string, v any) {
+func (b *browserTab) eval(js string, v any) {
 	b.t.Helper()
 	ctx, stop := context.WithTimeout(b.ctx, within)
 	defer stop()
@@ -299,7 +304,7 @@ func (b *browser) eval(js string, v any) {
 }
 
 // text is all that a human can read.
-func (b *browser) text() string {
+func (b *browserTab) text() string {
 	ctx, stop := context.WithTimeout(b.ctx, within)
 	defer stop()
 	s, _ := chromedp.Run(ctx, chromedp.Evaluate[string](`document.body.innerText`))
@@ -307,7 +312,7 @@ func (b *browser) text() string {
 }
 
 // sees waits for text.
-func (b *browser) sees(what string) {
+func (b *browserTab) sees(what string) {
 	b.t.Helper()
 	for end := time.Now().Add(within); !strings.Contains(b.text(), what); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -316,22 +321,22 @@ func (b *browser) sees(what string) {
 	}
 }
 
-func (b *browser) has(js string) {
+func (b *browserTab) has(js string) {
 	b.t.Helper()
 	waits(b.t, func() bool { var ok bool; b.eval(js, &ok); return ok })
 }
 
-func (b *browser) types(keys string) { b.t.Helper(); b.do(chromedp.KeyEvent(keys)) }
+func (b *browserTab) types(keys string) { b.t.Helper(); b.do(chromedp.KeyEvent(keys)) }
 
 // enters opens the page and is let in.
-func (b *browser) enters(s *scene) {
+func (b *browserTab) enters(s *scene) {
 	b.t.Helper()
 	b.do(chromedp.Navigate(s.link()))
-	b.has(`!document.getElementById('room').hidden`)
+	b.has(`document.getElementById('room')?.hidden === false`)
 }
 
 // quiet says what the browser complained of.
-func (b *browser) quiet() {
+func (b *browserTab) quiet() {
 	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -341,7 +346,7 @@ func (b *browser) quiet() {
 }
 
 // picture keeps what it looks like, where CFA_PICTURES names a directory.
-func (b *browser) picture(name string, width, height int64, scheme string) {
+func (b *browserTab) picture(name string, width, height int64, scheme string) {
 	b.t.Helper()
 	dir := os.Getenv("CFA_PICTURES")
 	if dir == "" {
