@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/url"
@@ -44,7 +45,7 @@ func openPhoneWay(s surroundings, part func(any) error) (answer.Asker, error) {
 	if set.Listen == "" || set.Name == "" {
 		return nil, errors.New("say where phones reach it: `phone: {listen: ADDRESS:PORT, name: cfa.home.example, cert: FILE, key: FILE}`")
 	}
-	if err := apart(s, set.Name); err != nil {
+	if err := apart(s, set.Name, net.DefaultResolver.LookupHost); err != nil {
 		return nil, err
 	}
 	file := filepath.Join(s.dir, "phones.json")
@@ -67,24 +68,27 @@ func openPhoneWay(s surroundings, part func(any) error) (answer.Asker, error) {
 
 // apart refuses to serve phones where a relay is served: whoever runs that machine
 // could put a page of their own there, which takes codes.
-func apart(s surroundings, name string) error {
+func apart(s surroundings, name string, lookup func(context.Context, string) ([]string, error)) error {
 	host, _, err := net.SplitHostPort(name)
 	if err != nil {
 		host = name
 	}
-	ctx, stop := context.WithTimeout(context.Background(), resolveWithin)
-	defer stop()
-	mine, _ := net.DefaultResolver.LookupHost(ctx, host) // a name that only the private network knows is no mistake
+	var hosts []string
 	for _, link := range s.relays {
 		u, err := url.Parse(link)
 		if err != nil {
 			continue
 		}
-		relay := u.Hostname()
-		if strings.EqualFold(strings.TrimSuffix(relay, "."), strings.TrimSuffix(host, ".")) {
-			return fmt.Errorf("%s is the relay's host, too; a relay must be unable to read codes, and whoever runs that host could put a page there that takes them: run the responder for your phone on a machine of your own, under a name of its own", wire.CleanName(relay, 253))
+		hosts = append(hosts, u.Hostname())
+		if strings.EqualFold(strings.TrimSuffix(u.Hostname(), "."), strings.TrimSuffix(host, ".")) {
+			return fmt.Errorf("%s is the relay's host, too; a relay must be unable to read codes, and whoever runs that host could put a page there that takes them: run the responder for your phone on a machine of your own, under a name of its own", wire.CleanName(u.Hostname(), 253))
 		}
-		theirs, _ := net.DefaultResolver.LookupHost(ctx, relay)
+	}
+	ctx, stop := context.WithTimeout(context.Background(), resolveWithin)
+	defer stop()
+	mine, _ := lookup(ctx, host) // a name that only the private network knows is no mistake
+	for _, relay := range hosts {
+		theirs, _ := lookup(ctx, relay)
 		for _, a := range theirs {
 			if slices.Contains(mine, a) {
 				fmt.Fprintf(s.std.err, "warning: %s and the relay %s are at the same address, %s; a relay must be unable to read codes, so serve your phone from a machine of your own that is not the relay's\n", wire.CleanName(host, 253), wire.CleanName(relay, 253), a)
@@ -177,11 +181,17 @@ func (c *phoneAddCmd) Run(ctx context.Context, std stdio, env environ) error {
 		return err
 	}
 	fmt.Fprintln(std.err, "Open this on the phone within ten minutes. It works once, and gives whoever opens it a passkey by which to answer in your place: show it to your phone alone.")
-	code, err := squares(t.Text)
-	if err != nil {
-		return err
+	// At a terminal alone: elsewhere its colours would be in somebody's file.
+	if dev, err := std.terminal(); err == nil {
+		code, err := squares(t.Text)
+		if err == nil {
+			_, err = io.WriteString(dev.out, code)
+		}
+		dev.Close()
+		if err != nil {
+			return err
+		}
 	}
-	fmt.Fprint(std.err, code)
 	_, err = fmt.Fprintln(std.out, t.Text)
 	return err
 }

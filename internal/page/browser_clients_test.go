@@ -804,17 +804,12 @@ func BenchmarkPage(b *testing.B) {
 	var took time.Duration
 	for i := range b.N {
 		j := s.job(map[string]any{"run_id": fmt.Sprint(1000 + i)}, nil)
-		seen := make(chan float64, 1)
-		go func() {
-			var at float64
-			// When it is painted, by the clock of this machine.
-			w.eval(fmt.Sprintf(`new Promise((f) => { const look = () => document.getElementById('list').innerText.includes('#%d ') ? requestAnimationFrame(() => f(performance.timeOrigin + performance.now())) : requestAnimationFrame(look); look(); })`, i+1), &at)
-			seen <- at
-		}()
-		time.Sleep(200 * time.Millisecond) // until it looks
+		// When it is painted, by the clock of this machine.
+		w.eval(fmt.Sprintf(`(() => { window.seen = new Promise((f) => { const look = () => document.getElementById('list').innerText.includes('#%d ') ? requestAnimationFrame(() => f(performance.timeOrigin + performance.now())) : requestAnimationFrame(look); look(); }); return true; })()`, i+1), new(bool))
 		asked := time.Now()
 		s.relay.Ask(j)
-		at := <-seen
+		var at float64
+		w.eval(`window.seen`, &at)
 		took += time.UnixMicro(int64(at * 1000)).Sub(asked)
 		s.relay.Set(j, func(i *wire.Item) { i.State.State = "cancelled" })
 		w.sees("Nothing waits")

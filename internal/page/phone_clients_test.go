@@ -134,9 +134,12 @@ func TestAnInstalledPageRingsAndSaysNothing(t *testing.T) {
 	b.presses("Make a passkey for this phone")
 	b.has(`document.getElementById('room')?.hidden === false`)
 	b.has(`navigator.serviceWorker.ready.then((r) => r.active.state === 'activated')`)
-	var manifest struct{ Display, Start_url string }
+	var manifest struct {
+		Display string
+		Start   string `json:"start_url"`
+	}
 	b.eval(`fetch(document.querySelector('link[rel=manifest]').href).then((r) => r.json())`, &manifest)
-	if manifest.Display != "standalone" || manifest.Start_url != "/" {
+	if manifest.Display != "standalone" || manifest.Start != "/" {
 		t.Errorf("the manifest is %+v", manifest)
 	}
 	// What a push service hands to the browser, whatever is in it.
