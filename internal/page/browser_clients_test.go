@@ -579,6 +579,25 @@ func TestOneCodeAnswersAllThatARunAsksFor(t *testing.T) {
 	b.quiet()
 }
 
+// What comes while its human is away is there, and its job is left alone until they say
+// that they are back.
+func TestWhatComesWhileItsHumanIsAwayWaits(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, "ask: [browser]\n")
+	b := newBrowser(t)
+	b.enters(s)
+	s.run("away", "--until", "2h", "--socket", s.socket)
+	b.sees("away until ")
+	s.relay.Ask(s.job(nil, nil))
+	b.sees("came while you are away")
+	if n := len(s.relay.Messages(wire.VerbOpen)); n != 0 {
+		t.Errorf("its job was asked %d times to prove itself", n)
+	}
+	b.do(chromedp.Click(chromedp.CSS("#back")))
+	b.sees("electron/asar wants a code for npm")
+	b.quiet()
+}
+
 func TestThePageFitsAPhoneAndTellsAScreenReaderWhatIsWhat(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, "ask: [browser]\n")

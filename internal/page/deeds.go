@@ -36,6 +36,7 @@ var deeds = map[string]deed{
 	"/api/answer-all": {do: giveAll},
 	"/api/follow":     {do: follow},
 	"/api/decline":    {do: decline},
+	"/api/away":       {do: away},
 
 	"/api/passkey/make":  {open: true, phone: true, do: makePasskey},
 	"/api/passkey/made":  {open: true, phone: true, do: madePasskey},
@@ -118,6 +119,10 @@ func news(c *call) {
 				return
 			case !ok:
 				return
+			case n.Away != nil:
+				ok = send("away", struct {
+					Until time.Time `json:"until"`
+				}{n.Away.Until})
 			case n.Prompt == nil:
 				ok = send("notice", struct {
 					Text string `json:"text"`
@@ -220,6 +225,16 @@ func decline(c *call) {
 	}
 	if c.takes(&q) {
 		c.decide(func(ctx context.Context) (any, error) { return struct{}{}, c.page.desk.Decline(ctx, q.ID, q.Reason) })
+	}
+}
+
+// away says until when the human is away; the zero time: they are back.
+func away(c *call) {
+	var q struct {
+		Until time.Time `json:"until"`
+	}
+	if c.takes(&q) {
+		c.decide(func(ctx context.Context) (any, error) { return struct{}{}, c.page.desk.Away(ctx, q.Until) })
 	}
 }
 

@@ -119,6 +119,9 @@ func (p *Page) Link() (string, error) {
 	return at.origin() + "/#" + p.sessions.ticket(TicketLasts, ""), nil
 }
 
+// Discreet is [answer.Discreet]'s: what waits is there for who looks.
+func (p *Page) Discreet() {}
+
 // Ask is [answer.Asker]'s.
 func (p *Page) Ask(ctx context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	p.desk = desk

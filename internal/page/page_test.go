@@ -71,6 +71,9 @@ func (d *desk) Follow(_ context.Context, a answer.Answer) (string, error) {
 func (d *desk) Decline(_ context.Context, id, reason string) error {
 	return d.note("decline %s %s", id, reason)
 }
+func (d *desk) Away(_ context.Context, until time.Time) error {
+	return d.note("away %s", until.UTC().Format(time.RFC3339))
+}
 func (d *desk) Quit() { _ = d.note("quit") }
 
 // stand is a page that is served, with a desk behind it.
@@ -360,6 +363,8 @@ func TestWhoHasTheLinkSeesWhatWaitsAndDecides(t *testing.T) {
 	}
 	s.news <- answer.News{Notice: "connected"}
 	v.next(events, "notice", "connected")
+	s.news <- answer.News{Away: &answer.Absence{Until: time.Now().Add(time.Hour)}}
+	v.next(events, "away", `"until":"2`)
 	later := prompt("B")
 	s.tell(later)
 	v.next(events, "prompt", `"id":"B"`)
@@ -370,6 +375,8 @@ func TestWhoHasTheLinkSeesWhatWaitsAndDecides(t *testing.T) {
 		{"/api/answer-all", `{"members":[{"id":"A","attempt":1},{"id":"B","attempt":3}],"code":"493817","match":""}`, "all [{A 1} {B 3}] 493817 ", `{"left":[{"id":"B","error":"too late"}]}`},
 		{"/api/follow", `{"id":"A","attempt":1,"code":"","match":"K7"}`, "follow A 1 K7", `{"link":"https://www.npmjs.com/auth/cli/x","host":"www.npmjs.com"}`},
 		{"/api/decline", `{"id":"A","reason":"not mine"}`, "decline A not mine", "{}"},
+		{"/api/away", `{"until":"2026-12-01T18:00:00+01:00"}`, "away 2026-12-01T17:00:00Z", "{}"},
+		{"/api/away", `{"until":"0001-01-01T00:00:00Z"}`, "away 0001-01-01T00:00:00Z", "{}"},
 	} {
 		if status, text := v.post(c.path, c.body); status != http.StatusOK || strings.TrimSpace(text) != c.reply {
 			t.Errorf("%s: %d %s", c.path, status, text)

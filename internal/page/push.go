@@ -316,7 +316,7 @@ func (h *phone) rings(ctx context.Context) {
 		case p == nil:
 		case p.Phase == answer.Over:
 			delete(known, p.ID)
-		case p.Phase == answer.Asking && !known[p.ID]:
+		case p.Phase == answer.Asking && !p.Quiet && !known[p.ID]:
 			known[p.ID] = true
 			// One ring says that something waits, whatever comes right after it.
 			if t := h.page.now(); last.IsZero() || t.Sub(last) >= ringEvery {

@@ -201,6 +201,18 @@ func TestAPhoneIsRungAndToldNothing(t *testing.T) {
 		t.Error("it was rung for a burst or for what was known")
 	case <-time.After(100 * time.Millisecond):
 	}
+	// While its human is away it is not rung; when they are back it is.
+	s.time.move(ringEvery)
+	quiet := prompt("Q")
+	quiet.Quiet = true
+	s.tell(quiet)
+	select {
+	case <-r.rings:
+		t.Error("it was rung while its human is away")
+	case <-time.After(100 * time.Millisecond):
+	}
+	s.tell(prompt("Q"))
+	<-r.rings
 	// Where it is not rung any more is forgotten.
 	r.answers(http.StatusGone)
 	s.time.move(ringEvery)

@@ -29,6 +29,7 @@ let ended = null; // the chosen prompt, when it is over
 let skew = 0; // of this clock behind the responder's
 let form = { key: '' };
 let out = false;
+let away = ''; // until when its human is
 
 function token() { return sessionStorage.getItem('cfa') || ''; }
 
@@ -77,7 +78,7 @@ function gate(title, said) {
   for (const id of ['list', 'past', 'notices', 'rows', 'act', 'no', 'more-text', 'said', 'wrong', 'what', 'why', 'standing', 'spoken', 'line']) $(id).replaceChildren();
   form = { key: '' };
   document.title = 'cfa-responder';
-  $('room').hidden = $('leave').hidden = true;
+  $('room').hidden = $('leave').hidden = $('ring').hidden = $('back').hidden = true;
   $('gate').hidden = false;
   text($('gate-title'), title);
   text($('gate-text'), said);
@@ -174,6 +175,14 @@ $('leave').addEventListener('click', async () => {
   back('You are logged out');
 });
 
+$('back').addEventListener('click', async () => {
+  try {
+    await call('/api/away', { until: '0001-01-01T00:00:00Z' });
+  } catch (e) {
+    text($('line'), e.message);
+  }
+});
+
 // ---- the stream ----
 
 async function listen() {
@@ -240,6 +249,12 @@ function event(piece) {
       while ($('notices').children.length > 20) $('notices').lastChild.remove();
       text($('line'), data.text);
       break;
+    case 'away':
+      away = Date.parse(data.until) > 0 ? data.until : '';
+      $('back').hidden = !away;
+      text($('line'), away ? `away until ${new Date(away).toLocaleString()}` : 'back');
+      speak($('line').textContent);
+      break;
     case 'prompt':
       take(data);
       break;
@@ -261,7 +276,7 @@ function take(p) {
     prompts.set(p.id, p);
     // The words of what a human is reading now are read to them when they come to
     // it; what is elsewhere is said.
-    if (!old) speak(`New: a request in the project ${p.project}`);
+    if (p.quiet) { /* its human is away */ } else if (!old) speak(`New: a request in the project ${p.project}`);
     else if (old.standing !== p.standing || old.attempt !== p.attempt || old.phase !== p.phase) {
       speak(`Number ${p.number}, ${standing(p)[1]}: ${p.sentence && p.answerable ? p.sentence : p.why}`);
     }
@@ -285,7 +300,7 @@ function speak(s) { text($('spoken'), s || ''); }
 // itself.
 async function see() {
   if (out || document.visibilityState !== 'visible') return;
-  const ids = [...prompts.keys()].filter((id) => !shown.has(id));
+  const ids = [...prompts.values()].filter((p) => !p.quiet && !shown.has(p.id)).map((p) => p.id);
   if (!ids.length) return;
   for (const id of ids) shown.add(id);
   try { await call('/api/open', { ids }); } catch { for (const id of ids) shown.delete(id); }
@@ -317,6 +332,7 @@ function standing(p) {
     case 'foreign': return ['bad', 'another job than your pins allow'];
     case 'unpinned': return ['warn', 'not pinned'];
     case 'unproven': return ['bad', 'not proved'];
+    case 'unopened': if (p.quiet) return ['warn', 'came while you are away']; break;
     case 'checking': return ['warn', 'being checked'];
   }
   return ['warn', 'not verified'];
@@ -447,6 +463,7 @@ function kin(p) {
 // kindOf says which form a prompt has now.
 function kindOf(p) {
   if (p.phase !== 'asking') return '';
+  if (p.quiet) return 'prove';
   if (!p.answerable) return ['unproven', 'foreign', 'unpinned', 'verified'].includes(p.standing) ? 'prove' : '';
   if (p.ask === 'link') return !p.link_host ? 'run' : p.type_match ? 'link-match' : 'link';
   if (p.yes) return 'yes';
