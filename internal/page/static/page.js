@@ -75,7 +75,7 @@ function gate(title, said) {
   past.length = 0;
   chosen = '';
   ended = null;
-  for (const id of ['list', 'past', 'notices', 'rows', 'act', 'no', 'more-text', 'said', 'wrong', 'what', 'why', 'standing', 'spoken', 'line']) $(id).replaceChildren();
+  for (const id of ['list', 'past', 'notices', 'rows', 'act', 'no', 'more-text', 'said', 'wrong', 'what', 'why', 'note', 'standing', 'spoken', 'line']) $(id).replaceChildren();
   form = { key: '' };
   document.title = 'cfa-responder';
   $('room').hidden = $('leave').hidden = $('ring').hidden = $('back').hidden = true;
@@ -91,7 +91,7 @@ let phone = null; // what the responder says of it; null: this is no phone's pag
 
 // door shows how a phone comes in: nothing is shown before its passkey.
 function door(title, ticket) {
-  gate(title, ticket ? 'This phone gets a passkey, by which it comes in from now on. It never leaves the phone’s own keeping.' : 'Your passkey lets you in.');
+  gate(title, ticket ? 'This phone gets a passkey, by which it comes in from now on, each time that it has recognised you.' : 'Your passkey lets you in.');
   const button = el('button', { type: 'button', class: 'main' }, ticket ? 'Make a passkey for this phone' : 'Use your passkey');
   button.addEventListener('click', async () => {
     button.disabled = true;
@@ -263,10 +263,15 @@ function event(piece) {
 
 function take(p) {
   const old = prompts.get(p.id);
+  // Once it is answered there is no proof any more; what was last verified is what its
+  // human knows it by.
+  if (old && old.facts.repository && !p.facts.repository && p.phase !== 'asking') {
+    p = { ...p, facts: old.facts, service: old.service, sentence: old.sentence, rows: old.rows };
+  }
   if (p.phase === 'over') {
     prompts.delete(p.id);
     shown.delete(p.id);
-    past.unshift({ ...(old || p), phase: 'over', why: p.why, ended: new Date() });
+    past.unshift({ ...p, ended: new Date() });
     past.length = Math.min(past.length, 20);
     if (chosen === p.id) {
       ended = past[0];
@@ -280,7 +285,6 @@ function take(p) {
     else if (old.standing !== p.standing || old.attempt !== p.attempt || old.phase !== p.phase) {
       speak(`Number ${p.number}, ${standing(p)[1]}: ${p.sentence && p.answerable ? p.sentence : p.why}`);
     }
-    if (p.note && (!old || old.note !== p.note) && chosen === p.id) text($('said'), sentence(p.note));
   }
   // What is over has nothing to press, so that what comes next may take its place; what
   // waits is never changed for another under a human's hand.
@@ -414,6 +418,7 @@ function render() {
   text($('standing'), `#${p.number} ${word}`);
   text($('what'), p.sentence || sentence(title(p).replace(/^a/, 'A')));
   text($('why'), p.answerable && p.phase !== 'over' ? '' : sentence(p.why));
+  text($('note'), sentence(p.note));
   rows(p);
   $('more').hidden = !p.details;
   text($('more-text'), p.details || '');
