@@ -100,6 +100,11 @@ func FuzzWhatIsWritten(f *testing.F) {
 			tell.news(p)
 			tell.summary(p)
 			tell.more(p)
+			w := describePage(p, time.Now())
+			out.WriteString(w.Sentence + "\n")
+			for _, row := range w.Rows {
+				out.WriteString(row[1] + "\n")
+			}
 		}
 		tell.news(answer.Prompt{ID: "x", Number: 1, Phase: answer.Over, Why: b})
 		for _, r := range out.String() {

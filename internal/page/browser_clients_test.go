@@ -672,6 +672,12 @@ func TestHostileTextStaysText(t *testing.T) {
 			t.Errorf("%U is shown", r)
 		}
 	}
+	// And what the desk would let past it is nothing that a browser obeys.
+	var last string
+	b.eval(`(text(document.getElementById('spoken'), 'a\u202eb\u0007c\u2028d\ne') || document.getElementById('spoken').textContent) + el('p', {}, '\u200bx').textContent`, &last)
+	if last != "a?b?c?d\ne?x" {
+		t.Errorf("what slips past the desk is shown as %q", last)
+	}
 	var strange int
 	b.eval(`document.querySelectorAll('img, b, i, script:not([src="/page.js"])').length`, &strange)
 	if strange != 0 {

@@ -5,6 +5,10 @@
 
 const $ = (id) => document.getElementById(id);
 
+// plain is the last thing that happens to text on its way to a human. The desk has
+// cleaned all that comes from outside; this is for the day on which something slips past it.
+function plain(s) { return String(s).replace(/[^\P{C}\n]|[\u2028\u2029]/gu, '?'); }
+
 // el makes an element. A child that is a string becomes text, whatever it holds.
 function el(tag, props, ...children) {
   const e = document.createElement(tag);
@@ -13,13 +17,16 @@ function el(tag, props, ...children) {
     else if (value === true) e.setAttribute(name, '');
     else if (value !== false && value != null) e.setAttribute(name, value);
   }
-  e.append(...children.filter((c) => c != null));
+  e.append(...children.filter((c) => c != null).map((c) => (typeof c === 'string' ? plain(c) : c)));
   return e;
 }
 
 // text changes what stands in an element, and leaves alone what stands there already:
 // a screen reader would read it again.
-function text(e, s) { if (e.textContent !== s) e.textContent = s; }
+function text(e, s) {
+  const p = plain(s || '');
+  if (e.textContent !== p) e.textContent = p;
+}
 
 const prompts = new Map(); // what waits
 const shown = new Set(); // of those, what the desk was told that a human sees
@@ -445,12 +452,12 @@ function rows(p) {
     } else if (name === 'asked at') dd.dataset.since = p.since;
     else if (name === 'match code' && p.match) {
       dd.className = 'code';
-      dd.append(p.match, el('small', {}, 'the job’s log must show the same'));
+      dd.append(plain(p.match), el('small', {}, 'the job’s log must show the same'));
     } else {
       if (name === 'link host') dd.className = 'host';
       else if (name === 'link') dd.className = 'link';
       else if (name === 'sha256') dd.className = 'digest';
-      dd.append(value || '–');
+      dd.append(plain(value || '–'));
     }
     if (dd.className) dt.classList.add('wide');
     all.push(dt, dd);
