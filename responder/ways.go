@@ -39,6 +39,7 @@ type surroundings struct {
 
 // ways are all of them, in the order in which they are named to people.
 var ways = []way{
+	{name: "desktop", missing: lacksDesktop, byItself: true, open: openDesktop},
 	{name: "browser", missing: func(surroundings) string { return "" }, byItself: true, open: openBrowserWay},
 	// Not by itself: it listens where others of the network come.
 	{name: "phone", missing: func(surroundings) string { return "" }, open: openPhoneWay},
