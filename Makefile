@@ -38,7 +38,7 @@ test: need-go ## all tests under the race detector; RACE= turns it off
 # because a misspelt tag would otherwise pass for a green run. Four at once on any machine: most of them wait most of the time.
 test-clients: need-go ## what is too much for each run, tagged `clients`: other people's programs (act, ...), 3,000 jobs at once
 	@set -eu; \
-	files=$$(grep -rlE --include='*_test.go' '^//go:build .*clients' internal) || { echo "test-clients: no test file under internal is tagged 'clients'" >&2; exit 1; }; \
+	files=$$(grep -rlE --include='*_test.go' '^//go:build .*clients' internal responder) || { echo "test-clients: no test file under internal or responder is tagged 'clients'" >&2; exit 1; }; \
 	names=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | paste -s -d '|' -); \
 	test -n "$$names" || { echo "test-clients: the files tagged 'clients' hold no test" >&2; exit 1; }; \
 	go test -tags clients -parallel 4 -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
@@ -75,6 +75,7 @@ bench: need-go ## measure, each figure beside its floor
 	@go test -run '^$$' -bench 'Start|Exec|Size' -benchtime 20x ./internal/e2e
 	@go test -run '^$$' -bench Step -benchtime 3x -timeout 20m ./internal/e2e
 	@go test -run '^$$' -tags clients -bench Page -benchtime 20x ./internal/page
+	@go test -tags clients -run '^$$' -bench DesktopNotification -benchtime 20x ./responder
 
 # One at a time: go test runs no two fuzz targets at once, and each uses every core. None found is an error, as above.
 fuzz: need-go ## each fuzz target for FUZZTIME (10s)

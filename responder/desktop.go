@@ -77,8 +77,8 @@ type sheetOf struct {
 	decline     bool   // there is a button for that
 }
 
-// fieldOf is a window with a field. Its text is short, and holds no secret: other
-// programs can see it.
+// fieldOf is a window with a field. Its text is short and says nothing of the job:
+// where it is an argument, every user of the machine can read it.
 type fieldOf struct {
 	title, text, proceed string
 	hidden               bool // what is typed is shown as dots
@@ -176,6 +176,7 @@ type round struct {
 	ringing bool              // one is on its way to the screen
 	last    time.Time         // when it last rang
 	shown   string            // what is shown of what waits, as pile.key; "": nothing
+	hushes  bool              // what is shown of what waits is to be taken away
 	pending string            // what is on its way
 	rang    chan ringing
 	mute    string // why nothing can be shown
@@ -211,8 +212,12 @@ func (r *round) news(n answer.News) {
 		return // of connections; the log and status have it
 	}
 	p := *n.Prompt
+	was := r.pile.known(p.ID)
 	if r.pile.take(p, r.now()) {
 		r.desk.Open(p.ID)
+	}
+	if p.Facts.Repository == "" {
+		p.Facts.Repository = was.Facts.Repository // to name it by, once it has ended
 	}
 	if p.Note != "" && p.Note != r.notes[p.ID] && !p.Quiet {
 		r.remark(p, p.Note)
@@ -245,10 +250,10 @@ func (s *sitting) stale(p answer.Prompt) bool {
 func (r *round) remark(p answer.Prompt, text string) {
 	if len(r.remarks) < maxRemarks {
 		title := fmt.Sprintf("Request #%d", p.Number)
-		if v := r.pile.known(p.ID); v.Facts.Repository != "" {
-			title += ", " + v.Facts.Repository
+		if p.Facts.Repository != "" {
+			title += ", " + p.Facts.Repository
 		}
-		r.remarks = append(r.remarks, notice{remark: true, title: harmless(title), body: harmless(text)})
+		r.remarks = append(r.remarks, notice{remark: true, title: harmless(title), body: harmless(upper(text))})
 	}
 }
 
@@ -258,8 +263,10 @@ func (r *round) touched(t touch) {
 		r.pile.layAside(r.now())
 		return
 	}
+	// It has done what it was for, and would only say what was true when it came.
+	r.hushes = true
 	r.pile.takeUp()
-	r.wanted = true
+	r.wanted, r.pause = true, time.Time{}
 }
 
 // sat takes in how a sitting ended.
@@ -272,16 +279,16 @@ func (r *round) sat(o outcome) {
 		p, here := r.pile.waits[s.prompt.ID]
 		switch {
 		case !here:
-			r.remark(s.prompt, "The window was closed: "+lower(r.pile.ended(s.prompt.ID))+".")
+			r.remark(s.prompt, "The window was closed: "+reason(r.pile.ended(s.prompt.ID))+".")
 		case !s.prompt.Answerable:
 			// It says more now than it did: the human who looks at it sees that.
 		default:
-			r.remark(s.prompt, "The window was closed, and what was typed went nowhere: "+lower(firstLine(p.prompt.Why))+".")
+			r.remark(s.prompt, "The window was closed, and what was typed went nowhere: "+reason(firstLine(p.prompt.Why))+".")
 		}
 	case r.ctx.Err() != nil:
 	case o.err != nil:
 		r.fails++
-		r.pause = now.Add(backoff(r.fails))
+		r.pause = now.Add(min(time.Second<<min(r.fails, 6), time.Minute))
 		r.wanted = false
 		r.pile.lay(s.prompt.ID, now)
 		r.log.Error("desktop window", "err", wire.Clean(o.err.Error(), 300), "fails", r.fails)
@@ -302,11 +309,19 @@ func (r *round) sat(o outcome) {
 	}
 }
 
-func lower(s string) string {
+// reason is a sentence's end.
+func reason(s string) string {
 	if s == "" {
 		return "it has changed"
 	}
 	return strings.ToLower(s[:1]) + s[1:]
+}
+
+func upper(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 // turn does what is to be done now.
@@ -316,20 +331,21 @@ func (r *round) turn() {
 	if r.sitting != nil {
 		sits = r.sitting.prompt.ID
 	}
+	if !r.ringing && (r.hushes || r.shown != "" && r.pile.key() == "") {
+		r.shown, r.hushes, r.ringing = "", false, true
+		go func() {
+			ctx, stop := context.WithTimeout(r.ctx, bellWithin)
+			defer stop()
+			r.bell.hush(ctx)
+			r.rang <- ringing{hush: true}
+		}()
+	}
 	if !r.ringing && !now.Before(r.last.Add(ringEvery)) {
 		switch key := r.pile.key(); {
 		case r.pile.due(now, sits):
 			r.pile.ring(now)
 			r.last, r.pending = now, r.pile.key()
 			r.start(r.pile.notice(now))
-		case r.shown != "" && key == "":
-			r.shown, r.ringing = "", true
-			go func() {
-				ctx, stop := context.WithTimeout(r.ctx, bellWithin)
-				defer stop()
-				r.bell.hush(ctx)
-				r.rang <- ringing{hush: true}
-			}()
 		case r.shown != "" && key != r.shown:
 			r.last, r.pending = now, key
 			n := r.pile.notice(now)
@@ -455,7 +471,7 @@ func (r *round) sit(p answer.Prompt, others []answer.Prompt) {
 // converse is what happens in windows about one prompt, in order.
 func (d *desktop) converse(ctx context.Context, desk answer.Decisions, s *sitting, others []answer.Prompt) outcome {
 	p := s.prompt
-	sheet := sheetOf{title: windowTitle(p), decline: true}
+	sheet := sheetOf{title: windowTitle(p, ""), decline: true}
 	if p.Answerable {
 		switch {
 		case p.Ask == wire.AskLink && p.LinkHost == "": // a command is to be run, elsewhere
@@ -506,9 +522,9 @@ func (d *desktop) answerIn(ctx context.Context, desk answer.Decisions, p answer.
 		tried := false
 		switch kind {
 		case enterMatch:
-			f := fieldOf{title: windowTitle(p), text: fieldText(p, wrong, "Match code from the job's log"), proceed: "Go on"}
+			f := fieldOf{title: windowTitle(p, "match code"), text: fieldText(wrong, "Match code from the job's log"), proceed: "Go on"}
 			if p.Yes {
-				f.text, f.proceed = fieldText(p, wrong, "Match code from the job's log, which is your yes"), "Agree"
+				f.text, f.proceed = fieldText(wrong, "Match code from the job's log, which is your yes"), "Agree"
 			}
 			if a.Match, err = d.panes.enter(ctx, f); err != nil {
 				return outcome{err: err}
@@ -527,7 +543,7 @@ func (d *desktop) answerIn(ctx context.Context, desk answer.Decisions, p answer.
 			}
 		default:
 			tried = true
-			f := fieldOf{title: windowTitle(p), text: fieldText(p, wrong, "Code, "+p.Format), proceed: "Send", hidden: true}
+			f := fieldOf{title: windowTitle(p, "code"), text: fieldText(wrong, "Code, "+p.Format), proceed: "Send", hidden: true}
 			if a.Code, err = d.panes.enter(ctx, f); err != nil {
 				return outcome{err: err}
 			}
@@ -554,7 +570,7 @@ func (d *desktop) answerIn(ctx context.Context, desk answer.Decisions, p answer.
 func (d *desktop) follow(ctx context.Context, p answer.Prompt, link string) outcome {
 	if link != p.Link {
 		c, err := d.panes.show(ctx, sheetOf{
-			title: windowTitle(p), proceed: "Open the link",
+			title: windowTitle(p, "link"), proceed: "Open the link",
 			text: "The link of #" + fmt.Sprint(p.Number) + " leads to\n\n    host  " + harmless(wire.LinkHost(link)) + "\n    link  " + harmless(link) + "\n",
 		})
 		switch {
@@ -567,7 +583,7 @@ func (d *desktop) follow(ctx context.Context, p answer.Prompt, link string) outc
 	if err := d.browse(link); err != nil {
 		// Shown, so that it can be copied: the human has asked to go there.
 		_, err := d.panes.show(ctx, sheetOf{
-			title: windowTitle(p),
+			title: windowTitle(p, "link"),
 			text:  "The link was not opened: " + harmless(wire.Clean(err.Error(), 200)) + ".\nFollow it by hand, in a browser of your own:\n\n    " + harmless(link) + "\n",
 		})
 		return outcome{how: chosenProceed, err: err}
@@ -580,7 +596,7 @@ func (d *desktop) declineIn(ctx context.Context, desk answer.Decisions, p answer
 	wrong := ""
 	for {
 		reason, err := d.panes.enter(ctx, fieldOf{
-			title: windowTitle(p), text: fieldText(p, wrong, "Why you decline (may be left empty; the job's log shows it)"), proceed: "Decline",
+			title: windowTitle(p, "decline"), text: fieldText(wrong, "Why you decline (may be left empty; the job's log shows it)"), proceed: "Decline",
 		})
 		if err != nil {
 			return outcome{err: err}
@@ -596,20 +612,22 @@ func (d *desktop) declineIn(ctx context.Context, desk answer.Decisions, p answer
 	}
 }
 
-// windowTitle names a window after its prompt.
-func windowTitle(p answer.Prompt) string {
-	return fmt.Sprintf("cfa-responder: request #%d", p.Number)
+// windowTitle names a window after its prompt and what it asks for.
+func windowTitle(p answer.Prompt, what string) string {
+	if what != "" {
+		what = ", " + what
+	}
+	return fmt.Sprintf("cfa-responder: request #%d%s", p.Number, what)
 }
 
-// fieldText is what stands above a field: what was wrong with the last try, which
-// prompt it is for, and what is to be typed.
-func fieldText(p answer.Prompt, wrong, what string) string {
+// fieldText is what stands above a field: what was wrong with the last try, and what
+// is to be typed. It says nothing of the job: see fieldOf.
+func fieldText(wrong, what string) string {
 	var lines []string
 	if wrong != "" {
 		lines = append(lines, "Not taken: "+wrong+".")
 	}
-	lines = append(lines, fmt.Sprintf("#%d: %s, for %s", p.Number, p.Facts.Repository, p.Service), what+":")
-	return harmless(strings.Join(lines, "\n"))
+	return harmless(strings.Join(append(lines, what+":"), "\n"))
 }
 
 // factsOf is the text of a prompt's window. The window does not change while it is
@@ -629,6 +647,7 @@ func (d *desktop) factsOf(p answer.Prompt, others []answer.Prompt) string {
 	switch p.Standing {
 	case answer.Verified:
 		para(sentence(p, now) + ".")
+		para(fmt.Sprintf("Verified here: the job has proved itself by its CI's token within the last %d minutes, and fits your pins.", int(wire.OpeningLasts.Minutes())))
 	case answer.Foreign, answer.Unpinned:
 		para("It cannot be answered. " + p.Why)
 	default:

@@ -243,7 +243,7 @@ func TestANotificationRingsAndAWindowComesWithItsClick(t *testing.T) {
 		}
 		w.chosen <- chosenProceed
 		f := p.field()
-		if !f.hidden || !strings.Contains(f.text, "#1: electron/asar, for npm\nCode, 6 digits:") {
+		if !f.hidden || !strings.Contains(f.text, "Code, 6 digits:") {
 			t.Errorf("the field is %+v", f.fieldOf)
 		}
 		f.typed <- "12345"
@@ -262,7 +262,7 @@ func TestANotificationRingsAndAWindowComesWithItsClick(t *testing.T) {
 		p.tell(changed(asking(1), func(q *answer.Prompt) {
 			q.Phase, q.Answerable, q.Note = answer.Resting, false, "the relay says that the job has your code"
 		}))
-		if n := p.rung(); !n.remark || !strings.Contains(n.body, "the job has your code") {
+		if n := p.rung(); !n.remark || !strings.HasPrefix(n.body, "The relay says that the job has your code") {
 			t.Errorf("it said %+v", n)
 		}
 		p.still("it was answered")
@@ -578,7 +578,7 @@ func TestHostileTextReachesNoWindowRaw(t *testing.T) {
 		l.ring(time.Now().Add(time.Minute))
 		n := noticeOf(p, time.Now())
 		both := l.notice(time.Now())
-		for _, text := range []string{d.factsOf(p, []answer.Prompt{q}), fieldText(p, evil, "Code, "+p.Format), n.title, n.body, both.title, both.body, windowTitle(p)} {
+		for _, text := range []string{d.factsOf(p, []answer.Prompt{q}), fieldText(evil, "Code, "+p.Format), n.title, n.body, both.title, both.body, windowTitle(p, "")} {
 			for _, r := range text {
 				if r != '\n' && !unicode.IsPrint(r) {
 					t.Errorf("%s: %U is shown raw in %q", standing, r, text)

@@ -198,15 +198,14 @@ func (b *busBell) listen(signals <-chan *dbus.Signal) {
 	for s := range signals {
 		var id, reason uint32
 		var action string
-		var t touch
+		t := clicked
 		switch s.Name {
 		case notifications + ".ActionInvoked":
 			if dbus.Store(s.Body, &id, &action) != nil {
 				continue
 			}
-			t = clicked
 		case notifications + ".NotificationClosed":
-			if dbus.Store(s.Body, &id, &reason) != nil || reason != dismissedByHuman {
+			if dbus.Store(s.Body, &id, &reason) != nil {
 				continue
 			}
 			t = dismissed
@@ -214,12 +213,12 @@ func (b *busBell) listen(signals <-chan *dbus.Signal) {
 			continue
 		}
 		b.mu.Lock()
-		ours := id != 0 && (id == b.waits || t == clicked && id == b.remark)
-		if id == b.waits {
+		ours := id != 0 && id == b.waits
+		if ours && t == dismissed {
 			b.waits = 0
 		}
 		b.mu.Unlock()
-		if !ours {
+		if !ours || t == dismissed && reason != dismissedByHuman {
 			continue
 		}
 		select {

@@ -91,6 +91,7 @@ func FuzzWhatIsWritten(f *testing.F) {
 	f.Add("\xff\xfe", "", true)
 	f.Fuzz(func(t *testing.T, a, b string, plain bool) {
 		var out bytes.Buffer
+		windows := &desktop{now: time.Now}
 		s := stream{out: &out}
 		tell := teller{write: s.write, plain: plain, now: time.Now}
 		for _, standing := range []answer.Standing{answer.Unopened, answer.Foreign, answer.Verified} {
@@ -105,7 +106,11 @@ func FuzzWhatIsWritten(f *testing.F) {
 			for _, row := range w.Rows {
 				out.WriteString(row[1] + "\n")
 			}
+			out.WriteString(windows.factsOf(p, nil))
+			n := noticeOf(p, time.Now())
+			out.WriteString(n.title + n.body)
 		}
+		out.WriteString(fieldText(a, b))
 		tell.news(answer.Prompt{ID: "x", Number: 1, Phase: answer.Over, Why: b})
 		for _, r := range out.String() {
 			if r != '\n' && !unicode.IsPrint(r) {

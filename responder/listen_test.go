@@ -34,7 +34,7 @@ const (
 
 // scene is a relay, an issuer and a responder's files.
 type scene struct {
-	t       *testing.T
+	t       testing.TB
 	relay   *answertest.Relay
 	issuer  *devissuer.Issuer
 	dir     string
@@ -43,7 +43,7 @@ type scene struct {
 	socket  string // of the background program
 }
 
-func newScene(t *testing.T) *scene {
+func newScene(t testing.TB) *scene {
 	t.Helper()
 	s := &scene{t: t, dir: t.TempDir()}
 	var err error
@@ -102,7 +102,7 @@ func (s *scene) command(more ...string) *exec.Cmd {
 
 // player is a responder that runs, and all that it has written.
 type player struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	in   io.Writer
 	done chan error

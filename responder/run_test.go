@@ -19,8 +19,9 @@ import (
 	"github.com/continuousauth/action/internal/wire"
 )
 
-// background starts the background program at the scene's relay.
-func (s *scene) background(settings string) *player {
+// background starts the background program at the scene's relay, with more
+// environment.
+func (s *scene) background(settings string, env ...string) *player {
 	s.t.Helper()
 	// The path of a socket has a hundred bytes at most, which a test's own
 	// directory can exceed.
@@ -35,7 +36,9 @@ func (s *scene) background(settings string) *player {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	p := s.piped(exec.Command("cfa-responder", "run", "--settings", file, "--key-file", s.keys(), "--pins", s.pins(), "--socket", s.socket, "--log", s.logs()))
+	cmd := exec.Command("cfa-responder", "run", "--settings", file, "--key-file", s.keys(), "--pins", s.pins(), "--socket", s.socket, "--log", s.logs())
+	cmd.Env = append(os.Environ(), env...)
+	p := s.piped(cmd)
 	p.waits(0, "connected to the relay")
 	return p
 }

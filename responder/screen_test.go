@@ -23,7 +23,7 @@ import (
 
 // glass is what a human sees.
 type glass struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	pty  *os.File
 	mu   sync.Mutex // the emulator's
