@@ -137,7 +137,7 @@ func (d *realDesktop) write(path, text string) {
 
 // env is what a program needs to be on this desktop.
 func (d *realDesktop) env() []string {
-	return []string{"DISPLAY=" + d.display, "WAYLAND_DISPLAY=", "DBUS_SESSION_BUS_ADDRESS=" + d.bus, "NO_AT_BRIDGE=1", "GTK_THEME=Adwaita", "XDG_SESSION_TYPE=x11"}
+	return []string{"DISPLAY=" + d.display, "WAYLAND_DISPLAY=", "DBUS_SESSION_BUS_ADDRESS=" + d.bus, "NO_AT_BRIDGE=1", "XDG_SESSION_TYPE=x11"}
 }
 
 func (d *realDesktop) at(name string, args ...string) *exec.Cmd {
@@ -452,9 +452,9 @@ func TestWhatIsTypedForAnotherWindowAnswersNothing(t *testing.T) {
 	d.window(factsWindow) // still there
 	d.keys("Return")
 	d.gone(factsWindow)
-	if out, _ := d.xdo("search", "--onlyvisible", "--name", "^cfa-responder: "); out != "" {
-		t.Error("Enter opened another window")
-	}
+	// One window at a time: the next prompt's comes only if Enter has opened none.
+	s.relay.Ask(s.job(repo, nil, nil))
+	d.window("cfa-responder: request #2")
 	out, _, _ := s.says("", "list")
 	if !strings.Contains(out, "#1 verified") {
 		t.Errorf("it does not wait any more: %s", out)
@@ -590,6 +590,23 @@ func BenchmarkDesktopNotification(b *testing.B) {
 			time.Sleep(time.Millisecond)
 		}
 	}
+	// The floor: the same daemon, told at once.
+	var floor time.Duration
+	const floors = 10
+	for range floors {
+		var id uint32
+		start := time.Now()
+		server := conn.Object(notifications, bellPath)
+		if err := server.Call(notifications+".Notify", 0, "floor", uint32(0), "", "A code is wanted", "", []string{}, map[string]dbus.Variant{}, int32(0)).Store(&id); err != nil {
+			b.Fatal(err)
+		}
+		wait(true)
+		floor += time.Since(start)
+		if err := server.Call(notifications+".CloseNotification", 0, id).Err; err != nil {
+			b.Fatal(err)
+		}
+		wait(false)
+	}
 	var all, slowest time.Duration
 	for b.Loop() {
 		time.Sleep(ringEvery) // a burst is held together for as long
@@ -606,6 +623,7 @@ func BenchmarkDesktopNotification(b *testing.B) {
 		wait(false)
 	}
 	b.ReportMetric(float64(all.Milliseconds())/float64(b.N), "ms/visible")
+	b.ReportMetric(float64((floor/floors).Microseconds())/1000, "ms/floor")
 	b.ReportMetric(float64(slowest.Milliseconds()), "ms/slowest")
 	b.ReportMetric(0, "ns/op")
 }

@@ -348,6 +348,7 @@ func TestAWindowWhosePromptHasChangedIsClosedAndThatIsSaid(t *testing.T) {
 }
 
 func TestEachKindOfPromptHasItsWindows(t *testing.T) {
+	t.Parallel()
 	t.Run("a typed match code before a code", func(t *testing.T) {
 		onPaper(t, func(p *paper) {
 			p.tell(changed(asking(1), func(q *answer.Prompt) { q.TypeMatch, q.Match = true, "" }))

@@ -55,7 +55,7 @@ func newPanes(env environ) panes { return zenityPanes{env} }
 // is the first button's: whoever types when it comes up has chosen Later at worst.
 func (z zenityPanes) show(ctx context.Context, s sheetOf) (choice, error) {
 	args := []string{
-		"--text-info", "--title", s.title, "--font", "Monospace 10", "--width", "760", "--height", "520",
+		"--text-info", "--title", s.title, "--font", "Monospace 10", "--width", "760", "--height", "620",
 		"--cancel-label", "Close", "--ok-label", "Later",
 	}
 	labels := map[string]choice{"": chosenClose}
@@ -249,10 +249,7 @@ func (b *busBell) ring(ctx context.Context, n notice) (heard bool, err error) {
 		replaces = b.remark
 	}
 	b.mu.Unlock()
-	hints := map[string]dbus.Variant{
-		"urgency":  dbus.MakeVariant(byte(1)),
-		"category": dbus.MakeVariant("im.received"),
-	}
+	hints := map[string]dbus.Variant{"urgency": dbus.MakeVariant(byte(1))}
 	expires := int32(-1) // as that desktop does
 	var actions []string
 	if !n.remark {
