@@ -226,6 +226,7 @@ func TestTheBackgroundProgramSaysThatItsHumanIsAway(t *testing.T) {
 	// Who attaches is away too, and looks all the same.
 	a := s.piped(exec.Command("cfa-responder", "listen", "--socket", s.socket))
 	from := a.waits(0, "away: until")
+	until(t, func() bool { a.typed("list\n"); return strings.Contains(a.text(), "#1 unopened") })
 	a.typed("1\n")
 	from = a.waits(from, "#1 note: it came while you are away")
 	a.waits(from, "#1 your turn")
