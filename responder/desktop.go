@@ -53,6 +53,7 @@ type notice struct {
 	title, body string
 	remark      bool // it says what became of something; what waits is shown beside it
 	calm        bool // it replaces what is shown without a sound
+	minor       bool // nothing in it can be answered
 }
 
 type touch int
@@ -123,6 +124,9 @@ const (
 	// ringEvery is how soon after a notification another may follow, so that a burst
 	// is one that grows.
 	ringEvery = time.Second
+	// minorEvery is how often what cannot be answered makes itself heard: a relay can
+	// make up as much of that as it likes.
+	minorEvery = 10 * time.Minute
 	// maxRemarks bounds what waits to be said.
 	maxRemarks = 8
 	// bellWithin is how long a notification may take to be shown.
@@ -175,6 +179,7 @@ type round struct {
 	remarks []notice          // to be shown
 	ringing bool              // one is on its way to the screen
 	last    time.Time         // when it last rang
+	minor   time.Time         // when it last rang for what cannot be answered
 	shown   string            // what is shown of what waits, as pile.key; "": nothing
 	hushes  bool              // what is shown of what waits is to be taken away
 	pending string            // what is on its way
@@ -345,7 +350,13 @@ func (r *round) turn() {
 		case r.pile.due(now, sits):
 			r.pile.ring(now)
 			r.last, r.pending = now, r.pile.key()
-			r.start(r.pile.notice(now))
+			n := r.pile.notice(now)
+			if n.minor && now.Before(r.minor.Add(minorEvery)) {
+				n.calm = true
+			} else if n.minor {
+				r.minor = now
+			}
+			r.start(n)
 		case r.shown != "" && key != r.shown:
 			r.last, r.pending = now, key
 			n := r.pile.notice(now)
@@ -426,8 +437,8 @@ func (r *round) rung(g ringing) {
 	if g.n.remark {
 		return
 	}
-	if g.err == nil {
-		r.shown = r.pending
+	if r.shown = r.pending; g.err != nil {
+		r.shown = "" // whoever showed it is gone
 	}
 	// What cannot be clicked must not wait for a click.
 	if !g.n.calm && (r.atOnce || !g.heard) {
@@ -890,14 +901,17 @@ func (l *pile) notice(now time.Time) notice {
 	if len(all) == 1 {
 		return noticeOf(all[0].prompt, now)
 	}
-	n := notice{title: fmt.Sprintf("%d requests wait for you", len(all))}
+	n := notice{title: fmt.Sprintf("%d requests wait for you", len(all)), minor: true}
 	var lines []string
 	for i, w := range all {
+		p := w.prompt
+		n.minor = n.minor && !p.Answerable
 		if i == mostRings {
 			lines = append(lines, fmt.Sprintf("and %d more", len(all)-i))
-			break
 		}
-		p := w.prompt
+		if i >= mostRings {
+			continue
+		}
 		what := "a request in the project " + p.Project + " that cannot be answered"
 		if p.Standing == answer.Verified {
 			what = fmt.Sprintf("%s %s %s", p.Facts.Repository, asks(asked(p)), p.Service)
@@ -911,14 +925,14 @@ func (l *pile) notice(now time.Time) notice {
 // noticeOf is the notification for one prompt.
 func noticeOf(p answer.Prompt, now time.Time) notice {
 	if p.Standing != answer.Verified {
-		n := notice{title: "A request that cannot be answered", body: "In the project " + p.Project + ": " + firstLine(p.Why)}
+		n := notice{minor: true, title: "A request that cannot be answered", body: "In the project " + p.Project + ": " + firstLine(p.Why)}
 		if p.Standing == answer.Unopened || p.Standing == answer.Checking {
 			n.title = "A request that has not proved itself yet"
 		}
 		n.body = harmless(n.body)
 		return n
 	}
-	n := notice{title: "A code is wanted"}
+	n := notice{title: "A code is wanted", minor: !p.Answerable}
 	switch asked(p) {
 	case wire.AskLink:
 		n.title = "A link is to be followed"

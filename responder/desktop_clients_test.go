@@ -524,7 +524,18 @@ func TestARealWindowIsClosedWhenSomebodyElseWasFirst(t *testing.T) {
 	if c := got(t, l); c != code {
 		t.Errorf("the job opened %q", c)
 	}
-	d.notice(at, "The relay says that the job has your code")
+	_, at = d.notice(at, "The relay says that the job has your code")
+	s.relay.Ask(s.job(repo, nil, nil))
+	d.notice(at, "2 requests wait for you")
+	d.click()
+	d.window("cfa-responder: request #2") // which still waits
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.ends(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	d.gone("cfa-responder: .*")
 	log, err := os.ReadFile(s.logs())
 	if err != nil {
 		t.Fatal(err)

@@ -516,6 +516,35 @@ func TestABurstIsOneNotificationAndRepeatsBackOff(t *testing.T) {
 	})
 }
 
+// A relay can make up requests without end; only what is proved may ring for each.
+func TestWhatCannotBeAnsweredIsHeardRarely(t *testing.T) {
+	onPaper(t, func(p *paper) {
+		loud, calm := 0, 0
+		for i := range 100 {
+			p.tell(changed(fresh(i+1), func(q *answer.Prompt) { q.Standing, q.Why = answer.Unproven, "it did not answer" }))
+			time.Sleep(2 * ringEvery)
+			synctest.Wait()
+			for len(p.rings) > 0 {
+				switch n := <-p.rings; {
+				case !n.minor:
+					t.Fatalf("it rang as loud as for a code: %+v", n)
+				case n.calm:
+					calm++
+				default:
+					loud++
+				}
+			}
+		}
+		if loud != 1 || calm != 99 {
+			t.Errorf("100 requests in 200 seconds rang %d times, and %d times without a sound", loud, calm)
+		}
+		p.tell(asking(101))
+		if n := p.rung(); n.minor || n.calm {
+			t.Errorf("what is proved rang like this: %+v", n)
+		}
+	})
+}
+
 func TestNothingRingsWhileItsHumanIsAway(t *testing.T) {
 	onPaper(t, func(p *paper) {
 		p.tell(asking(1))

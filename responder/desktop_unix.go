@@ -252,8 +252,10 @@ func (b *busBell) ring(ctx context.Context, n notice) (heard bool, err error) {
 	hints := map[string]dbus.Variant{"urgency": dbus.MakeVariant(byte(1))}
 	expires := int32(-1) // as that desktop does
 	var actions []string
-	if !n.remark {
+	if !n.remark && !n.minor {
 		hints["urgency"], expires = dbus.MakeVariant(byte(2)), 0 // it stays until it is touched
+	}
+	if !n.remark {
 		actions = []string{"default", "Show", "show", "Show"}
 		if !n.calm && replaces != 0 {
 			// What takes an old one's place is seen by nobody who has not seen that.
