@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/continuousauth/action/internal/devissuer"
+	"github.com/continuousauth/action/internal/lifecycle"
 	"github.com/continuousauth/action/internal/wire"
 )
 
@@ -56,6 +57,28 @@ func TestARequestOutlivesTheRelay(t *testing.T) {
 	must(t, r)
 	if s := must(t, over.send(over.nc)); s.State != "cancelled" {
 		t.Errorf("asked again, it is %s", s.State)
+	}
+}
+
+// A relay that was down over a weekend: what was open when it died ends then, and
+// is not open for ever on record.
+func TestWhatWasOpenIsEndedHoweverLongNoRelayRan(t *testing.T) {
+	t.Parallel()
+	c := &clock{}
+	f := newFixture(t)
+	text := f.configText(t.TempDir(), onLoopback)
+	o := Options{Now: c.now, opened: c.store}
+	f.start(text, o)
+	j := f.accepted(rocketRepo, "rocket")
+	f.relay.Close()
+	c.move(60 * time.Hour)
+	f.start(text, o)
+	f.sweep(c)
+	if e, err := f.relay.store.last(t.Context(), j.pub); err != nil || e.rec.State != lifecycle.StateExpired {
+		t.Errorf("it is %q, %v", e.rec.State, err)
+	}
+	if n := f.relay.store.count(); n != 0 {
+		t.Errorf("%d requests are open", n)
 	}
 }
 

@@ -119,6 +119,7 @@ type store struct {
 	lag            func(context.Context) (uint64, error)
 	ready          chan struct{} // closed when the index has caught up
 	until          uint64        // the sequence to catch up with
+	newest         time.Time     // when the last record before this relay's start was written; zero: there is none
 
 	// recorded is told each transition that this relay has appended; nil: nobody.
 	recorded func(before *lifecycle.Record, after lifecycle.Record, asked int64)
@@ -228,7 +229,7 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		questions: map[string]map[question]int{}, refreshed: map[string]time.Time{}, asked: map[string]map[string]time.Time{},
 		absent: map[string]*absences{},
 		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
-		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq,
+		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq, newest: info.State.LastTime,
 		clock: func(ctx context.Context) (time.Time, error) {
 			info, err := stream.Info(ctx)
 			if err != nil {
@@ -609,10 +610,16 @@ func (s *store) know(key string, a *acceptable) {
 }
 
 // follow keeps the index: all records since the longest wait ago, as they come.
-// It goes on until ctx ends, over failures of the store.
+// It goes on until ctx ends, over failures of the store. Where no relay ran for
+// longer than that, what was open then is still to be ended: nothing of it is older
+// than the longest wait before the last record.
 func (s *store) follow(ctx context.Context, each func(entry)) {
 	next := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, FilterSubjects: []string{requestPrefix + "*", awayPrefix + "*"}}
-	since := s.now().Add(-wire.LongestWait - time.Hour)
+	since := s.now()
+	if !s.newest.IsZero() && s.newest.Before(since) {
+		since = s.newest
+	}
+	since = since.Add(-wire.LongestWait - time.Hour)
 	next.OptStartTime = &since
 	s.caught(0)
 	for ctx.Err() == nil {
