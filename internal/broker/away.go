@@ -16,7 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/continuousauth/action/internal/lifecycle"
@@ -205,7 +204,7 @@ func (s *store) loadAway(ctx context.Context) error {
 // lastAway reads a responder's last note from the stream's leader; seq is 0 where
 // there is none.
 func (s *store) lastAway(ctx context.Context, sign string) (n lifecycle.Note, seq uint64, hash string, err error) {
-	m, err := s.stream.GetLastMsgForSubject(ctx, awayPrefix+sign)
+	m, err := s.newestOf(ctx, awayPrefix+sign)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return n, 0, "", nil
 	}
@@ -274,7 +273,7 @@ func (s *store) noteAway(ctx context.Context, d *desk, a wire.Away, env wire.Env
 		if err != nil {
 			return wire.Envelope{}, false, err
 		}
-		ack, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: awayPrefix + d.sign, Data: data}, jetstream.WithExpectLastSequencePerSubject(seq), jetstream.WithRetryAttempts(0))
+		ack, err := s.put(ctx, awayPrefix+d.sign, data, seq)
 		if err == nil {
 			s.seeAway(ack.Sequence, n)
 			return env, true, nil

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/continuousauth/action/internal/audit"
@@ -179,7 +178,7 @@ func (f *refusalLog) appendNow(ctx context.Context, c *refusalChain, one refused
 		return errShare
 	}
 	if c.unsure {
-		m, err := f.store.stream.GetLastMsgForSubject(ctx, subject)
+		m, err := f.store.newestOf(ctx, subject)
 		switch {
 		case err == nil:
 			c.seq, c.hash = m.Sequence, lifecycle.Hash(m.Data)
@@ -194,7 +193,7 @@ func (f *refusalLog) appendNow(ctx context.Context, c *refusalChain, one refused
 		return err
 	}
 	failpoint("before", "note refused")
-	ack, err := f.store.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(c.seq), jetstream.WithRetryAttempts(0))
+	ack, err := f.store.put(ctx, subject, data, c.seq)
 	failpoint("after", "note refused")
 	if err != nil {
 		c.unsure = true

@@ -247,11 +247,24 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 // (5 s), so that it hears to try again.
 const storeWithin = 2 * time.Second
 
-// last reads the last record of a request from the stream's leader.
-func (s *store) last(ctx context.Context, key string) (entry, error) {
+// newestOf reads the last message of a subject from the stream's leader.
+func (s *store) newestOf(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
-	m, err := s.stream.GetLastMsgForSubject(ctx, requestPrefix+key)
+	return s.stream.GetLastMsgForSubject(ctx, subject)
+}
+
+// put appends one message where the last one of its subject is the one with that
+// sequence. An error does not say that it is not there.
+func (s *store) put(ctx context.Context, subject string, data []byte, last uint64) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeWithin)
+	defer cancel()
+	return s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
+}
+
+// last reads the last record of a request from the stream's leader.
+func (s *store) last(ctx context.Context, key string) (entry, error) {
+	m, err := s.newestOf(ctx, requestPrefix+key)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return entry{}, errUnknown
 	}
@@ -395,9 +408,7 @@ func (s *store) append(ctx context.Context, subject string, rec lifecycle.Record
 	s.own[rec.Op] = f
 	s.mu.Unlock()
 	failpoint("before", string(rec.Event))
-	one, cancel := context.WithTimeout(ctx, storeWithin)
-	defer cancel()
-	ack, err := s.js.PublishMsg(one, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(last), jetstream.WithRetryAttempts(0))
+	ack, err := s.put(ctx, subject, data, last)
 	failpoint("after", string(rec.Event))
 	s.mu.Lock()
 	f.acked = err == nil
@@ -886,7 +897,7 @@ func (s *store) noteDropped(ctx context.Context, key, verb string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: droppedPrefix + key, Data: data}, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithRetryAttempts(0))
+	_, err = s.put(ctx, droppedPrefix+key, data, 0)
 	if wasFirst(err) {
 		return nil // it is there already
 	}
@@ -903,7 +914,7 @@ const tokenAheadMost = 60 * time.Second
 func (s *store) claimToken(ctx context.Context, id, key string, issued time.Time) error {
 	subject := unboundPrefix + id
 	if at := s.restoredAt(); !at.IsZero() && issued.Before(at.Add(tokenAheadMost)) {
-		m, err := s.stream.GetLastMsgForSubject(ctx, subject)
+		m, err := s.newestOf(ctx, subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return refuse(wire.RefusedToken, fmt.Sprintf("this ID token was issued before this relay's record was restored from a backup (%s), or a moment after; which key it was used with before is not on record any more", at.UTC().Format(time.RFC3339)),
 				"ask with a new token: run the job again")
@@ -918,12 +929,12 @@ func (s *store) claimToken(ctx context.Context, id, key string, issued time.Time
 		return err
 	}
 	failpoint("before", "note token")
-	_, appendErr := s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+	_, appendErr := s.put(ctx, subject, data, 0)
 	failpoint("after", "note token")
 	if appendErr == nil {
 		return nil
 	}
-	m, err := s.stream.GetLastMsgForSubject(ctx, subject)
+	m, err := s.newestOf(ctx, subject)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStore, appendErr)
 	}
@@ -956,7 +967,7 @@ func (s *store) noteDeclined(ctx context.Context, rec lifecycle.Record) error {
 	}
 	for try := 1; ; try++ {
 		failpoint("before", "note declined")
-		_, err = s.js.PublishMsg(ctx, &nats.Msg{Subject: declinedSubject(rec.Project, rec.Group), Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+		_, err = s.put(ctx, declinedSubject(rec.Project, rec.Group), data, 0)
 		failpoint("after", "note declined")
 		if err == nil {
 			return nil
@@ -976,7 +987,7 @@ func (s *store) noteDeclined(ctx context.Context, rec lifecycle.Record) error {
 
 // declined says whether a run was declined in a project, and by whom.
 func (s *store) declined(ctx context.Context, project, run string) (lifecycle.Note, bool, error) {
-	m, err := s.stream.GetLastMsgForSubject(ctx, declinedSubject(project, run))
+	m, err := s.newestOf(ctx, declinedSubject(project, run))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return lifecycle.Note{}, false, nil
 	}
