@@ -1185,16 +1185,20 @@ func TestARelayThatNeverRepliesIsUnreachable(t *testing.T) {
 	}
 }
 
-func TestRefusedCredentialsAreTriedThreeTimesWithFreshTokens(t *testing.T) {
+func TestRefusedCredentialsAreTriedForAWhileWithFreshTokens(t *testing.T) {
 	t.Parallel()
 	play(t, nil, func(t *testing.T, g *stage) {
-		seen := map[string]bool{}
+		began, seen := time.Now(), map[string]bool{}
 		g.admits(func(_ int, token string) error { seen[token] = true; return dial.ErrRefused })
 		f := g.awaits(t.Context()).fails(t, ErrRefused)
-		if g.connected() != 3 || len(seen) != 3 {
-			t.Errorf("%d connects with %d tokens", g.connected(), len(seen))
+		if took := time.Since(began); took < refusedFor || took > refusedFor+time.Second {
+			t.Errorf("it gives up after %s", took)
 		}
-		for _, want := range []string{relayName, "relay-name", "https://issuer.test", "cfa-relay check --token-file"} {
+		// With back-off: a relay that refuses thousands must not be kept busy by it.
+		if n := g.connected(); n < 8 || n > 16 || len(seen) != n {
+			t.Errorf("%d connects with %d tokens", n, len(seen))
+		}
+		for _, want := range []string{fmt.Sprintf("%d times within 45s", g.connected()), relayName, "relay-name", "https://issuer.test", "cfa-relay check --token-file"} {
 			if !strings.Contains(f.Error(), want) {
 				t.Errorf("%q is not in %q", want, f)
 			}
@@ -1203,6 +1207,45 @@ func TestRefusedCredentialsAreTriedThreeTimesWithFreshTokens(t *testing.T) {
 			if strings.Contains(f.Error(), token) {
 				t.Error("the error holds a token")
 			}
+		}
+		said := 0
+		for _, e := range g.told.all() {
+			if e, ok := e.(Trying); ok && strings.Contains(e.Why, "so this is tried for 45s") {
+				said++
+			}
+		}
+		if said != 1 {
+			t.Errorf("the log says %d times for how long it is tried", said)
+		}
+	})
+}
+
+// As while the relay has not got the issuer's keys: it asks for them every 30 s.
+func TestAJobThatIsRefusedForHalfAMinuteIsLetInThen(t *testing.T) {
+	t.Parallel()
+	play(t, nil, func(t *testing.T, g *stage) {
+		began := time.Now()
+		g.admits(func(int, string) error {
+			if time.Since(began) < 31*time.Second {
+				return dial.ErrRefused
+			}
+			return nil
+		})
+		w := g.awaits(t.Context())
+		time.Sleep(refusedFor + time.Second)
+		newPerson(t).answers(g.script, 1, "123456")
+		w.code(t)
+	})
+}
+
+// Where the job has less time than that, it was refused all the same, and not
+// unreachable.
+func TestAJobThatIsRefusedUntilItsTimeIsUpSaysSo(t *testing.T) {
+	t.Parallel()
+	play(t, func(c *Config) { c.Timeout = 10 * time.Second }, func(t *testing.T, g *stage) {
+		g.admits(func(int, string) error { return dial.ErrRefused })
+		if f := g.awaits(t.Context()).fails(t, ErrRefused); !strings.Contains(f.Error(), "likely causes") {
+			t.Error(f)
 		}
 	})
 }

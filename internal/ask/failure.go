@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/continuousauth/action/internal/ci"
 	"github.com/continuousauth/action/internal/dial"
@@ -119,9 +120,13 @@ func (s *Session) turnedAway() *Failure {
 	if issuer == "" {
 		issuer = "?"
 	}
+	times := "once"
+	if s.refusals > 1 {
+		times = fmt.Sprintf("%d times within %s", s.refusals, time.Since(s.refusedAt).Round(time.Second))
+	}
 	return fail(ErrRefused,
-		fmt.Sprintf("the relay refused this job's ID token, %d times, and NATS lets it give no reason here", refusedTries),
-		fmt.Sprintf("likely causes: its own `host` is not %q, the name that this job used (set relay-name); it does not know the issuer %s; it has not got that issuer's keys, as when the issuer is down (then a later run gets in); its clock is off. "+
+		fmt.Sprintf("the relay refused this job's ID token, %s, and NATS lets it give no reason here", times),
+		fmt.Sprintf("likely causes: its own `host` is not %q, the name that this job used (set relay-name); it does not know the issuer %s; it has not got that issuer's keys, as when the issuer is down for longer (then a later run gets in); its clock is off. "+
 			"Its log has the reason; its administrator can run `cfa-relay check --token-file` on a token of such a job",
 			s.cfg.Relay.Name(), wire.Clean(issuer, 200)))
 }

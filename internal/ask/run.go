@@ -19,7 +19,7 @@ import (
 
 const (
 	firstWindow  = 2 * time.Minute        // how long an unreachable relay is tried before anything was accepted
-	refusedTries = 3                      // how often refused credentials are tried before anything was accepted
+	refusedFor   = 45 * time.Second       // how long refused credentials are tried before anything was accepted, see [Session.patience]
 	replyWithin  = 5 * time.Second        // for one message
 	farewell     = 5 * time.Second        // for taking a request back
 	readGap      = 250 * time.Millisecond // between reads, however many hints come
@@ -35,6 +35,8 @@ var (
 	errLost = errors.New("connection lost")
 	// errSilent: one message was not answered.
 	errSilent = errors.New("no reply")
+	// errNotLetIn: the relay refused the credentials.
+	errNotLetIn = errors.New("the relay refused this job's ID token")
 	// errLate: the job's own deadline has passed.
 	errLate = errors.New("deadline passed")
 )
@@ -47,10 +49,11 @@ type progress struct {
 	digest   wire.Digest
 	issuer   string
 
-	asked    bool // the relay may know the request
-	fails    int  // connects that failed and connections that were lost, since a steady one
-	refusals int  // refused connects before acceptance
-	silent   int  // unanswered messages in a row
+	asked     bool      // the relay may know the request
+	fails     int       // connects that failed and connections that were lost, since a steady one
+	refusals  int       // refused connects before acceptance, since one that was not
+	refusedAt time.Time // the first of them
+	silent    int       // unanswered messages in a row
 
 	attempt int
 	reason  string
@@ -123,7 +126,7 @@ func (s *Session) reach(ctx context.Context) (link, error) {
 	}
 	for {
 		if s.fails > 0 {
-			wait := backoff(s.fails)
+			wait := s.patience(backoff(s.fails))
 			if last != nil {
 				s.tell(Trying{Try: s.fails, Why: wire.Clean(last.Error(), 600), Wait: wait})
 			}
@@ -133,6 +136,7 @@ func (s *Session) reach(ctx context.Context) (link, error) {
 		}
 		conn, err := s.try(ctx)
 		if err == nil {
+			s.refusals = 0
 			s.report(Connected{Relay: s.cfg.Relay.Name(), Again: s.isAccepted()})
 			return conn, nil
 		}
@@ -147,8 +151,15 @@ func (s *Session) reach(ctx context.Context) (link, error) {
 		s.fails++
 		last = err
 		if errors.Is(err, dial.ErrRefused) {
-			s.refusals++
+			if s.refusals++; s.refusals == 1 {
+				s.refusedAt = time.Now()
+			}
 			s.tokens.forget(ctx)
+			if !s.isAccepted() {
+				last = s.notLetIn()
+			}
+		} else {
+			s.refusals = 0
 		}
 		if s.isAccepted() {
 			continue // it let us in before: whatever this is may pass
@@ -156,12 +167,33 @@ func (s *Session) reach(ctx context.Context) (link, error) {
 		switch f, final := errors.AsType[*Failure](err); {
 		case final:
 			return nil, f
-		case errors.Is(err, dial.ErrRefused) && s.refusals >= refusedTries:
+		case s.refusals > 0 && time.Since(s.refusedAt) >= refusedFor:
 			return nil, s.turnedAway()
 		case errors.Is(err, dial.ErrTLS), errors.Is(err, wire.ErrNonce):
 			return nil, s.notReached(err)
 		}
 	}
+}
+
+// patience is the wait before the next connect: none reaches beyond the time for
+// which refused credentials are tried, so that a job which is refused for good ends
+// on time. They are tried for longer than a relay that could not fetch an issuer's
+// keys needs until it has asked again (10 s and 30 s): at the door it can give no
+// reason, and that one passes by itself.
+func (s *Session) patience(wait time.Duration) time.Duration {
+	if s.refusals == 0 || s.isAccepted() {
+		return wait
+	}
+	return max(0, min(wait, refusedFor-time.Since(s.refusedAt)))
+}
+
+// notLetIn says for the log that this job was refused at the door: at the first
+// time for how long it is tried.
+func (s *Session) notLetIn() error {
+	if s.refusals > 1 {
+		return fmt.Errorf("%w again", errNotLetIn)
+	}
+	return fmt.Errorf("%w, and NATS lets it give no reason here; it may only be without the keys of this job's issuer for a moment, so this is tried for %s", errNotLetIn, refusedFor)
 }
 
 // within bounds ctx by the time there is to connect.
@@ -248,6 +280,8 @@ func (s *Session) unreached(why, last error) error {
 		return why
 	case s.isAccepted():
 		return s.late()
+	case errors.Is(last, errNotLetIn):
+		return s.turnedAway()
 	}
 	return s.notReached(last)
 }
