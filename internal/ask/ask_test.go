@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -1741,6 +1742,51 @@ func TestARelayOfAnotherVersionIsNamedAsThat(t *testing.T) {
 		if f := g.awaits(t.Context()).fails(t, ErrRefused); !strings.Contains(f.Error(), "version") {
 			t.Error(f)
 		}
+	})
+}
+
+// garbled is a connection to a relay whose replies this program cannot read.
+type garbled struct{ link }
+
+func (garbled) Request(context.Context, string, any) (wire.Reply, error) {
+	return wire.Reply{}, fmt.Errorf("relay's reply: %w: a field that this version does not know", wire.ErrMalformed)
+}
+
+// As that of a relay which says more than a program of before knows: before the
+// request was accepted, and while it waits.
+func TestRepliesThatCannotBeReadAreNamedAsThat(t *testing.T) {
+	t.Parallel()
+	const says = "what it answers cannot be read: relay's reply: a field that this version does not know"
+	play(t, nil, func(t *testing.T, g *stage) {
+		g.job.connect = func(ctx context.Context, key nkeys.KeyPair, token string) (link, error) {
+			c, err := g.script.connect(ctx, key, token)
+			return garbled{c}, err
+		}
+		if f := g.awaits(t.Context()).fails(t, ErrUnreachable); !strings.Contains(f.Error(), says) || !strings.Contains(f.Error(), "upgrade the older of the two") {
+			t.Error(f)
+		}
+	})
+	play(t, nil, func(t *testing.T, g *stage) {
+		var broken atomic.Bool
+		g.job.connect = func(ctx context.Context, key nkeys.KeyPair, token string) (link, error) {
+			c, err := g.script.connect(ctx, key, token)
+			if err == nil && broken.Load() {
+				c = garbled{c}
+			}
+			return c, err
+		}
+		w := g.awaits(t.Context())
+		synctest.Wait()
+		broken.Store(true)
+		g.cut()
+		time.Sleep(time.Minute)
+		if !g.told.has(says) {
+			t.Error("the log does not say why it connects again and again")
+		}
+		broken.Store(false) // the relay was put back
+		time.Sleep(time.Minute)
+		newPerson(t).answers(g.script, 1, "123456")
+		w.code(t)
 	})
 }
 

@@ -107,6 +107,8 @@ func (s *Session) notReached(err error) *Failure {
 	switch {
 	case errors.Is(err, dial.ErrTLS):
 		return fail(ErrUnreachable, what, "nothing was sent to that server; see that relay, relay-name, tls-name and ca-file say what the relay's administrator says")
+	case errors.Is(err, errUnread):
+		return fail(ErrUnreachable, what, "is that address a relay's? If it is, it may be of another version: upgrade the older of the two, cfa or the relay")
 	case errors.Is(err, wire.ErrNonce):
 		return fail(ErrUnreachable, what, "nothing was signed for that server; see that relay names a relay's port, and ask its administrator")
 	}

@@ -37,6 +37,8 @@ var (
 	errSilent = errors.New("no reply")
 	// errNotLetIn: the relay refused the credentials.
 	errNotLetIn = errors.New("the relay refused this job's ID token")
+	// errUnread: the relay answers with something else than this program knows.
+	errUnread = errors.New("what it answers cannot be read")
 	// errLate: the job's own deadline has passed.
 	errLate = errors.New("deadline passed")
 )
@@ -54,6 +56,7 @@ type progress struct {
 	refusals  int       // refused connects before acceptance, since one that was not
 	refusedAt time.Time // the first of them
 	silent    int       // unanswered messages in a row
+	unread    error     // why the relay's last reply could not be read; nil: it could, or none came
 
 	attempt int
 	reason  string
@@ -121,7 +124,10 @@ func (s *Session) reach(ctx context.Context) (link, error) {
 	ctx, stop := s.within(ctx)
 	defer stop()
 	var last error
-	if s.asked && !s.isAccepted() {
+	switch {
+	case s.unread != nil:
+		last = s.unread
+	case s.asked && !s.isAccepted():
 		last = errors.New("it lets this job connect, but does not answer")
 	}
 	for {
@@ -484,8 +490,11 @@ func (s *Session) call(ctx context.Context, conn link, verb string, msg any) (*w
 	// A reply to these that holds no state says nothing.
 	empty := err == nil && reply.State == nil && (verb == wire.VerbRequest || verb == wire.VerbState)
 	if _, refused := errors.AsType[*wire.Refusal](err); (err == nil && !empty) || refused {
-		s.silent = 0
+		s.silent, s.unread = 0, nil
 		return reply.State, err
+	}
+	if errors.Is(err, wire.ErrMalformed) {
+		s.unread = fmt.Errorf("%w: %s", errUnread, wire.Clean(inWords(err), 300))
 	}
 	s.log.Debug("message not answered", "verb", verb, "err", err)
 	switch {
