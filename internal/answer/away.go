@@ -61,6 +61,7 @@ type saying struct {
 	sending bool
 	tries   int
 	asks    bool // for what is on record, to say something later than that
+	again   bool // said before, and not by the human just now: what comes of it is for the log
 }
 
 // Away says that this human is away until then, or with the zero time, back; see
@@ -111,7 +112,7 @@ func (d *Desk) tickAway(t time.Time) time.Time {
 		return due
 	case !t.Before(s.give) || s.give.Sub(t) > 2*wire.KeepAnswer: // or the clock was set back
 		d.saying = nil
-		d.notice("the relay could not be told " + s.words() + "; say it again")
+		d.notTaken(s, "the relay could not be told "+s.words()+"; say it again")
 		return t
 	case s.sending || d.conn == nil:
 		return minTime(due, s.give)
@@ -179,7 +180,15 @@ func (d *Desk) awaySent(s *saying, reply wire.Reply, err error) {
 		return
 	}
 	d.saying = nil
-	d.notice("the relay does not take " + s.words() + ": " + wire.Clean(err.Error(), 300))
+	d.notTaken(s, "the relay does not take "+s.words()+": "+wire.Clean(err.Error(), 300))
+}
+
+func (d *Desk) notTaken(s *saying, what string) {
+	if s.again {
+		d.log.Warn("the newest word about an absence was not taken", "what", what)
+		return
+	}
+	d.notice(what)
 }
 
 // knowAway takes in a word that may be this responder's own.
@@ -204,12 +213,29 @@ func (d *Desk) pageAway(env *wire.Envelope, began, t time.Time) {
 	case env != nil:
 		if !d.knowAway(*env, t) {
 			d.log.Warn("the relay shows an absence that is not this responder's newest word")
+			d.sayAgain(*env, t)
 		}
 	case d.isAway:
 		// It counts on this human: said elsewhere, or lost.
 		d.away.Until = 0
 		d.setAway(t)
 	}
+}
+
+// sayAgain says what this human has said last to a relay that shows an earlier word
+// of theirs, as one does whose record was restored from a backup: it would else pass
+// them over until that absence ends, and nobody would know.
+func (d *Desk) sayAgain(env wire.Envelope, t time.Time) {
+	a, err := wire.Open[wire.Away](env, d.sign)
+	if err != nil || a.Relay != d.relay || d.saying != nil {
+		return
+	}
+	s := &saying{until: d.toldAway, give: t.Add(wire.KeepAnswer), next: t, again: true}
+	if err := d.signAway(s, t); err != nil {
+		d.log.Warn("an absence cannot be said again", "error", err)
+		return
+	}
+	d.saying = s
 }
 
 // setAway compares what was said with the time, and tells what has changed.
