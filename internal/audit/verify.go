@@ -480,7 +480,7 @@ func (v *Verifier) away(m Message, n lifecycle.Note, c *chain) {
 	}
 	late := time.Duration(n.At-a.At) * time.Millisecond
 	switch {
-	case a.Relay != v.extent.Relay:
+	case a.Relay != v.extent.Relay && !slices.Contains(v.Former, a.Relay):
 		v.wrong(m, "the responder said it to the relay %q", a.Relay)
 	case n.Until != end:
 		v.wrong(m, "the absence does not end when the responder said")
