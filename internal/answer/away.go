@@ -223,11 +223,11 @@ func (d *Desk) pageAway(env *wire.Envelope, began, t time.Time) {
 }
 
 // sayAgain says what this human has said last to a relay that shows an earlier word
-// of theirs, as one does whose record was restored from a backup: it would else pass
-// them over until that absence ends, and nobody would know.
+// of theirs, or one that was for the name that it had before: a record that was
+// restored from a backup, or outlived a name, has such. The relay would else pass them
+// over until that absence ends, and nobody would know.
 func (d *Desk) sayAgain(env wire.Envelope, t time.Time) {
-	a, err := wire.Open[wire.Away](env, d.sign)
-	if err != nil || a.Relay != d.relay || d.saying != nil {
+	if _, err := wire.Open[wire.Away](env, d.sign); err != nil || d.saying != nil {
 		return
 	}
 	s := &saying{until: d.toldAway, give: t.Add(wire.KeepAnswer), next: t, again: true}

@@ -194,40 +194,45 @@ func TestOnlyItsOwnWordSilencesAResponder(t *testing.T) {
 // back, and says nothing of it.
 func TestARelayThatHasForgottenTheReturnIsToldAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		o := inMemory(t)
-		o.run()
-		time.Sleep(time.Second)
-		env, err := wire.SignAway(o.keys.sign, relayName, time.Now(), time.Now().Add(time.Hour), time.Time{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second)
-		o.away(time.Time{})
-		time.Sleep(time.Minute)
-		said, heard := len(o.relay.Messages(wire.VerbAway)), false
-		o.relay.Do(func() {
-			o.relay.OnMessage = func(m answertest.Message, r *wire.Reply) bool {
-				if heard = heard || m.Verb == wire.VerbAway; r.Page != nil && !heard {
-					r.Page.Away = &env
-				}
-				return true
+	for _, name := range []string{relayName, "older.test"} { // or whose relay had another name then
+		synctest.Test(t, func(t *testing.T) { toldAgain(t, name) })
+	}
+}
+
+func toldAgain(t *testing.T, name string) {
+	t.Helper()
+	o := inMemory(t)
+	o.run()
+	time.Sleep(time.Second)
+	env, err := wire.SignAway(o.keys.sign, name, time.Now(), time.Now().Add(time.Hour), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	o.away(time.Time{})
+	time.Sleep(time.Minute)
+	said, heard := len(o.relay.Messages(wire.VerbAway)), false
+	o.relay.Do(func() {
+		o.relay.OnMessage = func(m answertest.Message, r *wire.Reply) bool {
+			if heard = heard || m.Verb == wire.VerbAway; r.Page != nil && !heard {
+				r.Page.Away = &env
 			}
-		})
-		time.Sleep(time.Minute)
-		again := o.relay.Messages(wire.VerbAway)[said:]
-		if len(again) != 1 {
-			t.Fatalf("it was said %d times", len(again))
+			return true
 		}
-		var m wire.AwayMessage
-		if err := wire.Decode(again[0].Data, wire.MaxMessage, &m); err != nil {
-			t.Fatal(err)
-		}
-		if a, err := wire.Open[wire.Away](*m.Away, wire.PublicKey(o.keys.sign)); err != nil || !a.Back() {
-			t.Errorf("%+v, %v", a, err)
-		}
-		o.wantTold()
 	})
+	time.Sleep(time.Minute)
+	again := o.relay.Messages(wire.VerbAway)[said:]
+	if len(again) != 1 {
+		t.Fatalf("it was said %d times", len(again))
+	}
+	var m wire.AwayMessage
+	if err := wire.Decode(again[0].Data, wire.MaxMessage, &m); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := wire.Open[wire.Away](*m.Away, wire.PublicKey(o.keys.sign)); err != nil || !a.Back() {
+		t.Errorf("%+v, %v", a, err)
+	}
+	o.wantTold()
 }
 
 func TestAnAbsenceIsSaidUntilItIsHeard(t *testing.T) {
