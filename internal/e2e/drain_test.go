@@ -10,9 +10,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
+
+// handedOut are the ports that freeAddress has given: by the time that a relay
+// listens at one of them, and while it is down, another test must not get it.
+var handedOut sync.Map
 
 // freeAddress is an address that nobody listens on, for a relay that must come
 // back at the same one. It is below those that systems give out by themselves: one
@@ -20,7 +25,11 @@ import (
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		port := 20_000 + rand.IntN(12_000)
+		if _, taken := handedOut.LoadOrStore(port, true); taken {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}

@@ -8,8 +8,6 @@ package e2e
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,25 +17,10 @@ import (
 	"github.com/continuousauth/action/internal/devissuer"
 )
 
-// quietAddress is one that nobody else gets while no relay listens there: below the
-// ports that systems give to whoever connects.
-func quietAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
-		if err == nil {
-			_ = l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 func TestARelayComesBackFromABackup(t *testing.T) {
 	t.Parallel()
 	var bob *person
-	w := newWorld(t, with(fmt.Sprintf("listen: {nats: %q}", quietAddress(t))), func(w *world) { bob = w.person("Bob") })
+	w := newWorld(t, with(fmt.Sprintf("listen: {nats: %q}", freeAddress(t))), func(w *world) { bob = w.person("Bob") })
 	// Each job is of a run of its own: a decline is of a whole run.
 	job := func(name string) *process {
 		t.Helper()
