@@ -108,11 +108,11 @@ func (f *relayFlags) say(ctx context.Context, std stdio, env environ, to func(co
 	if err != nil {
 		return err
 	}
-	store, err := keyStoreAt(env, f.KeyFile)
+	store, err := keyStoreAt(std, env, f.KeyFile)
 	if err != nil {
 		return err
 	}
-	k, err := loadKeys(store)
+	k, err := loadKeys(ctx, store)
 	if err != nil {
 		return err
 	}

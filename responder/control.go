@@ -40,13 +40,14 @@ const (
 // wish is one line of a client.
 type wish struct {
 	ID     int              `json:"id"`
-	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, follow, decline, away, status
+	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, follow, decline, away, status, unlock, quit
 	Prompt string           `json:"prompt,omitempty"`
 	Answer *answer.Answer   `json:"answer,omitempty"`
 	All    *answer.Together `json:"all,omitempty"`
 	Reason string           `json:"reason,omitempty"`
 	Until  time.Time        `json:"until,omitzero"`
 	Args   []string         `json:"args,omitempty"` // for a way to ask that is obliging
+	Keys   string           `json:"keys,omitempty"` // private, as in a key file; see unlock.go
 }
 
 // told is one line of the server.
@@ -80,7 +81,8 @@ type state struct {
 	Ways    []string      `json:"ways"`
 	Relays  []answer.Line `json:"relays"`
 	Waiting int           `json:"waiting"`
-	Away    time.Time     `json:"away,omitzero"` // until when the human is
+	Away    time.Time     `json:"away,omitzero"`    // until when the human is
+	Locked  string        `json:"locked,omitempty"` // what keeps its keys from it, while something does
 }
 
 // errorKinds are the errors that mean something to a way to ask, by their names on
@@ -90,6 +92,7 @@ var errorKinds = []struct {
 	err  error
 }{
 	{"code", answer.ErrCode}, {"match", answer.ErrMatch}, {"one-each", answer.ErrOneEach}, {"not-answerable", answer.ErrNotAnswerable}, {"until", answer.ErrUntil},
+	{"locked", errKeysLocked},
 }
 
 func kindOf(err error) string {
@@ -118,7 +121,11 @@ func remote(text, kind string) error {
 	if text == "" {
 		return nil
 	}
-	return &remoteError{text, kind}
+	err := &remoteError{text, kind}
+	if errors.Is(err, errKeysLocked) {
+		return &exit{exitLocked, err}
+	}
+	return err
 }
 
 // socketPath is where the background program of this user listens.
@@ -286,6 +293,8 @@ func (c *control) grant(ctx context.Context, desk answer.Decisions, w wish) told
 		}
 	case w.Do == "follow" && w.Answer != nil:
 		t.Link, err = desk.Follow(ctx, *w.Answer)
+	case w.Do == "quit":
+		desk.Quit()
 	case w.Do == "away":
 		err = desk.Away(ctx, w.Until)
 	case w.Do == "decline":
@@ -414,10 +423,21 @@ func (a *attached) run(ctx context.Context, asker answer.Asker) error {
 	quit := &leaver{attached: a}
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { _, _ = a.ask(ctx, wish{Do: "watch"}) }()
+	locked := make(chan error, 1)
+	go func() {
+		if _, err := a.ask(ctx, wish{Do: "watch"}); errors.Is(err, errKeysLocked) {
+			locked <- err
+			a.close()
+		}
+	}()
 	err := asker.Ask(ctx, a.news.News(reading), quit)
 	a.close()
 	<-a.gone
+	select {
+	case err := <-locked:
+		return err
+	default:
+	}
 	if err == nil && ctx.Err() == nil && !quit.left() {
 		return &exit{exitUnavailable, errDetached}
 	}

@@ -65,21 +65,34 @@ func FuzzKeyFile(f *testing.F) {
 	f.Add(bytes.ReplaceAll(seed, []byte("\n"), []byte("\r\n")))
 	f.Add([]byte("connect: secret\nsign: secret\n"))
 	f.Add([]byte("# nothing\n"))
+	f.Add(encodeElsewhere(inKeyring, k.public(), nil))
+	f.Add(encodeElsewhere(inFile, k.public(), []byte("-----BEGIN AGE ENCRYPTED FILE-----\nx\n-----END AGE ENCRYPTED FILE-----\n")))
+	f.Add(append(encodeElsewhere(inKeyring, k.public(), nil), seed...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		k, ok := parseKeys(data)
+		k, ok := parseKeyFile(data)
 		if !ok {
 			return
 		}
-		once, err := encodeKeys(k)
-		if err != nil {
-			t.Fatal(err)
+		write := func(k kept) []byte {
+			if k.form != inPlain {
+				return encodeElsewhere(k.form, k.public, k.sealed)
+			}
+			data, err := encodeKeys(k.keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
 		}
-		back, ok := parseKeys(once)
-		if !ok {
+		once := write(k)
+		back, ok := parseKeyFile(once)
+		if !ok || back.form != k.form || back.public != k.public {
 			t.Fatal("keys that were kept cannot be read")
 		}
-		if twice, err := encodeKeys(back); err != nil || !bytes.Equal(once, twice) {
-			t.Fatalf("kept twice, the keys differ (%v)", err)
+		if !bytes.Equal(once, write(back)) {
+			t.Fatal("kept twice, the keys differ")
+		}
+		if _, plain := parsePlain(data); plain != (k.form == inPlain) {
+			t.Fatal("a file that says where keys are was taken for the keys")
 		}
 	})
 }

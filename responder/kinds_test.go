@@ -25,7 +25,7 @@ const (
 // signer is the scene's responder's signing key.
 func (s *scene) signer() string {
 	s.t.Helper()
-	k, err := loadKeys(keyFile(s.keys()))
+	k, err := loadKeys(s.t.Context(), keyStore{path: s.keys()})
 	if err != nil {
 		s.t.Fatal(err)
 	}

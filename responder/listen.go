@@ -52,7 +52,7 @@ func (c *listenCmd) Run(ctx context.Context, std stdio, env environ) error {
 	if err != nil {
 		return err
 	}
-	o, end, err := c.outfit(env)
+	o, end, err := c.outfit(ctx, std, env)
 	if err != nil {
 		return err
 	}

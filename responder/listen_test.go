@@ -56,7 +56,7 @@ func newScene(t testing.TB) *scene {
 	}
 	t.Cleanup(s.relay.Close)
 	s.run("keygen", "--key-file", s.keys(), "--name", "ada")
-	k, err := loadKeys(keyFile(s.keys()))
+	k, err := loadKeys(t.Context(), keyStore{path: s.keys()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +142,11 @@ func (s *scene) onTerminal(env []string, more ...string) *player {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return s.played(cmd, f)
+}
+
+// played is the program at a terminal, whose other end is f.
+func (s *scene) played(cmd *exec.Cmd, f *os.File) *player {
 	p := &player{t: s.t, cmd: cmd, in: f, done: make(chan error, 1), changed: make(chan struct{})}
 	copied := make(chan struct{})
 	go func() {

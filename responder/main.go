@@ -47,6 +47,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 64 // what was given is wrong: flags, a key file, a pins file
 	exitUnavailable = 69 // the relay cannot be reached, or is not the relay
+	exitLocked      = 75 // the keys are locked
 	exitRefused     = 77 // the relay does not let this responder in
 )
 
@@ -80,13 +81,14 @@ type cli struct {
 	List    listCmd    `cmd:"" help:"What waits at the background program."`
 	Answer  answerCmd  `cmd:"" help:"Answer one prompt of the background program."`
 	Decline declineCmd `cmd:"" help:"Decline one prompt of the background program."`
+	Unlock  unlockCmd  `cmd:"" help:"Hand the background program its keys, where they are locked."`
 	Status  statusCmd  `cmd:"" help:"What the background program does."`
 	Away    awayCmd    `cmd:"" help:"Say until when you are not to be asked, or with no time, whether you are away."`
 	Back    backCmd    `cmd:"" help:"Say that you are back."`
 	Open    openCmd    `cmd:"" help:"Open the background program's page in your browser."`
 	Phone   phoneCmd   `cmd:"" help:"The phones that reach the background program's page: add one, list them, remove one."`
 	Keygen  keygenCmd  `cmd:"" help:"Make this responder's two keys."`
-	Keys    keysCmd    `cmd:"" help:"Print the public keys, as lines for the relay's configuration."`
+	Keys    keysCmd    `cmd:"" help:"Print the public keys, as lines for the relay's configuration, or keep the private ones elsewhere."`
 	Pins    pinsCmd    `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
 
 	Version kong.VersionFlag `help:"Print the version."`

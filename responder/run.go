@@ -38,14 +38,21 @@ func (p place) settings(env environ) (settings, string, error) {
 }
 
 // outfit loads keys and pins.
-func (p place) outfit(env environ) (o outfit, end func(), err error) {
-	store, err := keyStoreAt(env, p.KeyFile)
+func (p place) outfit(ctx context.Context, std stdio, env environ) (o outfit, end func(), err error) {
+	store, err := keyStoreAt(std, env, p.KeyFile)
 	if err != nil {
 		return o, nil, err
 	}
-	if o.keys, err = loadKeys(store); err != nil {
+	k, err := loadKeys(ctx, store)
+	if err != nil {
 		return o, nil, err
 	}
+	return p.outfitWith(k, env)
+}
+
+// outfitWith loads the pins.
+func (p place) outfitWith(k keys, env environ) (o outfit, end func(), err error) {
+	o.keys = k
 	if o.pins, err = env.file(p.Pins, "pins.yaml"); err != nil {
 		return o, nil, err
 	}
@@ -82,9 +89,17 @@ type runCmd struct {
 
 func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
 	set, path, err := c.settings(env)
+	if path != "" {
+		defer func() { noteEnding(filepath.Join(filepath.Dir(path), ending), err) }()
+	}
 	if err != nil {
 		return err
 	}
+	err = c.run(ctx, std, env, set, path)
+	return err
+}
+
+func (c *runCmd) run(ctx context.Context, std stdio, env environ, set settings, path string) error {
 	relays, err := set.relays(env, path)
 	if err != nil {
 		return err
@@ -93,7 +108,29 @@ func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
 	if err != nil {
 		return err
 	}
-	o, end, err := c.outfit(env)
+	store, err := keyStoreAt(std, env, c.KeyFile)
+	if err != nil {
+		return err
+	}
+	var front *answer.Front
+	var names []string
+	since := time.Now()
+	ctl, err := newControl(socket, func() state {
+		s := state{Version: version(), PID: os.Getpid(), Since: since, Ways: names}
+		if front != nil { // else the keys are locked
+			s.Relays = front.Lines()
+		}
+		return s
+	})
+	if err != nil {
+		return err
+	}
+	defer ctl.listener.Close()
+	k, err := store.whenUnlocked(ctx, ctl, func(why string) { fmt.Fprintln(std.err, harmless(why)) })
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	o, end, err := c.outfitWith(k, env)
 	if err != nil {
 		return err
 	}
@@ -103,19 +140,10 @@ func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
 	for _, r := range set.Relays {
 		urls = append(urls, r.URL)
 	}
-	names, askers, err := chosen(surroundings{env: env, std: std, log: o.log, dir: filepath.Dir(path), relays: urls}, set)
-	if err != nil {
+	var askers []answer.Asker
+	if names, askers, err = chosen(surroundings{env: env, std: std, log: o.log, dir: filepath.Dir(path), relays: urls}, set); err != nil {
 		return err
 	}
-	var front *answer.Front
-	since := time.Now()
-	ctl, err := newControl(socket, func() state {
-		return state{Version: version(), PID: os.Getpid(), Since: since, Ways: names, Relays: front.Lines()}
-	})
-	if err != nil {
-		return err
-	}
-	defer ctl.listener.Close()
 	for _, a := range askers {
 		if o, ok := a.(obliging); ok {
 			ctl.obliging = append(ctl.obliging, o)

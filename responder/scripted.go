@@ -17,8 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/continuousauth/action/internal/answer"
 	"github.com/continuousauth/action/internal/wire"
 )
@@ -69,6 +67,10 @@ func (c *statusCmd) Run(ctx context.Context, std stdio, env environ) error {
 	}
 	if c.JSON {
 		return asJSON(std.out, s)
+	}
+	if s.Locked != "" {
+		fmt.Fprintf(std.out, "running   %s, process %d, since %s\nlocked    %s; cfa-responder unlock hands it its keys\n", s.Version, s.PID, s.Since.Local().Format("2006-01-02 15:04:05"), harmless(s.Locked))
+		return nil
 	}
 	asks := strings.Join(s.Ways, ", ")
 	if asks == "" {
@@ -263,21 +265,11 @@ func readCode(ctx context.Context, std stdio, show func(), question string) (str
 	}
 	defer dev.Close()
 	show()
-	fd := int(dev.in.Fd())
-	was, err := term.GetState(fd)
+	code, err := hidden(ctx, dev, question)
 	if err != nil {
-		return "", err
-	}
-	// A signal must not leave the terminal without echo.
-	defer context.AfterFunc(ctx, func() { _ = term.Restore(fd, was); dev.in.Close() })()
-	fmt.Fprint(dev.out, question)
-	code, err := term.ReadPassword(fd)
-	fmt.Fprintln(dev.out)
-	defer clear(code)
-	if err != nil || ctx.Err() != nil {
 		return "", errors.New("nothing was sent")
 	}
-	return string(code), nil
+	return code, nil
 }
 
 func asJSON(w io.Writer, v any) error {
