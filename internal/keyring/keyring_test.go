@@ -44,6 +44,8 @@ func probe() {
 		}
 	case "delete":
 		err = Delete(ctx, account)
+	case "remove":
+		err = Delete(ctx, os.Args[3])
 	}
 	for _, kind := range []error{ErrNone, ErrLocked, ErrNotFound} {
 		if errors.Is(err, kind) {
