@@ -75,21 +75,23 @@ func usage(format string, args ...any) error {
 }
 
 type cli struct {
-	Listen  listenCmd  `cmd:"" help:"Show what asks, and answer it."`
-	Screen  screenCmd  `cmd:"" help:"The same on a whole screen: a list, all facts, history."`
-	Run     runCmd     `cmd:"" help:"Be there in the background: all relays of responder.yaml, every way to ask that is there."`
-	List    listCmd    `cmd:"" help:"What waits at the background program."`
-	Answer  answerCmd  `cmd:"" help:"Answer one prompt of the background program."`
-	Decline declineCmd `cmd:"" help:"Decline one prompt of the background program."`
-	Unlock  unlockCmd  `cmd:"" help:"Hand the background program its keys, where they are locked."`
-	Status  statusCmd  `cmd:"" help:"What the background program does."`
-	Away    awayCmd    `cmd:"" help:"Say until when you are not to be asked, or with no time, whether you are away."`
-	Back    backCmd    `cmd:"" help:"Say that you are back."`
-	Open    openCmd    `cmd:"" help:"Open the background program's page in your browser."`
-	Phone   phoneCmd   `cmd:"" help:"The phones that reach the background program's page: add one, list them, remove one."`
-	Keygen  keygenCmd  `cmd:"" help:"Make this responder's two keys."`
-	Keys    keysCmd    `cmd:"" help:"Print the public keys, as lines for the relay's configuration, or keep the private ones elsewhere."`
-	Pins    pinsCmd    `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
+	Listen    listenCmd    `cmd:"" help:"Show what asks, and answer it."`
+	Screen    screenCmd    `cmd:"" help:"The same on a whole screen: a list, all facts, history."`
+	Run       runCmd       `cmd:"" help:"Be there in the background: all relays of responder.yaml, every way to ask that is there."`
+	List      listCmd      `cmd:"" help:"What waits at the background program."`
+	Answer    answerCmd    `cmd:"" help:"Answer one prompt of the background program."`
+	Decline   declineCmd   `cmd:"" help:"Decline one prompt of the background program."`
+	Unlock    unlockCmd    `cmd:"" help:"Hand the background program its keys, where they are locked."`
+	Install   installCmd   `cmd:"" help:"Have the background program started with your session."`
+	Uninstall uninstallCmd `cmd:"" help:"Undo install."`
+	Status    statusCmd    `cmd:"" help:"What the background program does."`
+	Away      awayCmd      `cmd:"" help:"Say until when you are not to be asked, or with no time, whether you are away."`
+	Back      backCmd      `cmd:"" help:"Say that you are back."`
+	Open      openCmd      `cmd:"" help:"Open the background program's page in your browser."`
+	Phone     phoneCmd     `cmd:"" help:"The phones that reach the background program's page: add one, list them, remove one."`
+	Keygen    keygenCmd    `cmd:"" help:"Make this responder's two keys."`
+	Keys      keysCmd      `cmd:"" help:"Print the public keys, as lines for the relay's configuration, or keep the private ones elsewhere."`
+	Pins      pinsCmd      `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }

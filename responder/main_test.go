@@ -52,7 +52,10 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("USER", "ada")
-			return nil
+			// A PATH of this program alone.
+			program, err := exec.LookPath("cfa-responder")
+			e.Setenv("PROGRAMS", filepath.Dir(program))
+			return err
 		},
 	})
 }

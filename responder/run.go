@@ -84,10 +84,18 @@ func (s settings) relays(env environ, path string) ([]*dial.Relay, error) {
 }
 
 type runCmd struct {
-	place `embed:""`
+	place  `embed:""`
+	Detach bool `help:"Windows: go on without a window." hidden:""`
 }
 
 func (c *runCmd) Run(ctx context.Context, std stdio, env environ) error {
+	if c.Detach {
+		args, err := c.flags()
+		if err != nil {
+			return err
+		}
+		return detach(args)
+	}
 	set, path, err := c.settings(env)
 	if path != "" {
 		defer func() { noteEnding(filepath.Join(filepath.Dir(path), ending), err) }()

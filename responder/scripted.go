@@ -58,6 +58,9 @@ type statusCmd struct {
 
 func (c *statusCmd) Run(ctx context.Context, std stdio, env environ) error {
 	t, err := c.once(ctx, env, wish{Do: "status"})
+	if errors.Is(err, errNotRunning) {
+		return errors.Join(c.absent(ctx, std, env), err)
+	}
 	if err != nil {
 		return err
 	}
