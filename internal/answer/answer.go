@@ -340,6 +340,10 @@ type Desk struct {
 	waits     string // why, where a patient desk has said so
 	listens   map[string]bool
 
+	clock     func() (wall time.Time, ran time.Duration)
+	lookedAt  time.Time // both, when the machine was last seen awake
+	lookedRan time.Duration
+
 	reading    bool
 	readAgain  bool
 	readBegan  time.Time
@@ -397,7 +401,7 @@ func newDesk(c Config, relay string) *Desk {
 	d := &Desk{
 		config: c, log: c.Log, relay: relay,
 		connect: wire.PublicKey(c.Connect), sign: wire.PublicKey(c.Sign),
-		do: make(chan func()), done: make(chan struct{}),
+		do: make(chan func()), done: make(chan struct{}), clock: clock(),
 		trust: c.Trust, ill: map[string]bool{},
 		prompts: map[string]*prompt{}, over: map[string]tomb{},
 	}

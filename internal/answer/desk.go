@@ -24,6 +24,7 @@ const (
 	lastBackoff   = 10 * time.Second
 	patientWait   = 30 * time.Second // between two attempts of a patient desk that is refused, or does not find its relay
 	steady        = 30 * time.Second // a connection that lived longer was a good one
+	sleptAtLeast  = 10 * time.Second // by which the wall clock gets ahead of this program while the machine sleeps
 	refusedTries  = 3                // refusals of a first connection before it is final
 	refusedWithin = time.Minute      // how long a desk that was let in before is refused until it gives up
 
@@ -176,6 +177,9 @@ func (d *Desk) tick() time.Time {
 			due = at
 		}
 	}
+	if d.slept() {
+		d.woke()
+	}
 	if d.conn != nil && !d.reading {
 		if !d.nextRead.After(t) || d.nextRead.Sub(t) > 2*wire.ReRead { // or the clock was set back
 			d.read()
@@ -196,6 +200,36 @@ func (d *Desk) tick() time.Time {
 		d.end(d.err)
 	}
 	return due
+}
+
+// clock gives the time on the wall, and for how long this program has run: the
+// monotonic clock, which stands still while the machine sleeps. (Where a system
+// lets it go on, timers do so too, and the next read finds out.)
+func clock() func() (wall time.Time, ran time.Duration) {
+	began := time.Now()
+	return func() (time.Time, time.Duration) { return now(), time.Since(began) }
+}
+
+// slept says whether the machine has slept since the last look, or the clock was
+// set forward, which is taken for the same.
+func (d *Desk) slept() bool {
+	wall, ran := d.clock()
+	gone := wall.Sub(d.lookedAt) - (ran - d.lookedRan)
+	first := d.lookedAt.IsZero()
+	d.lookedAt, d.lookedRan = wall, ran
+	return !first && gone >= sleptAtLeast
+}
+
+// woke makes the connection anew: after a night it is gone on the other side, and
+// no packet says so here. Whoever opens the lid sees what waits now, and each job
+// that was looked at proves that it still runs.
+func (d *Desk) woke() {
+	for _, p := range d.prompts {
+		p.anew = true
+	}
+	if d.conn != nil {
+		d.lost(d.conn, "this computer slept")
+	}
 }
 
 // redial connects, after the back-off that is due. Its goroutine ends with the
