@@ -76,6 +76,7 @@ bench: need-go ## measure, each figure beside its floor
 	@go test -run '^$$' -bench Step -benchtime 3x -timeout 20m ./internal/e2e
 	@go test -run '^$$' -tags clients -bench Page -benchtime 20x ./internal/page
 	@go test -tags clients -run '^$$' -bench DesktopNotification -benchtime 20x ./responder
+	@go test -run '^$$' -bench Idle -benchtime 1x ./responder
 
 # One at a time: go test runs no two fuzz targets at once, and each uses every core. None found is an error, as above.
 fuzz: need-go ## each fuzz target for FUZZTIME (10s)

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"regexp"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestACrashWritesNoKeyToAFile(t *testing.T) {
@@ -27,5 +29,14 @@ func TestACrashWritesNoKeyToAFile(t *testing.T) {
 	}
 	if !regexp.MustCompile(`(?m)^Max core file size +0 `).Match(limits) {
 		t.Errorf("a core can be dumped:\n%s", limits)
+	}
+}
+
+// A debugger of the same user's would find the keys in a program that runs all day.
+func TestNobodyElseReadsTheMemory(t *testing.T) {
+	t.Parallel()
+	noCoreDump()
+	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n != 0 {
+		t.Errorf("dumpable: %d (%v)", n, err)
 	}
 }
