@@ -337,6 +337,7 @@ type Desk struct {
 	refusals  int
 	refusedAt time.Time
 	told      bool   // that there is no connection
+	distrusts bool   // that its certificate is not accepted any more, and that was said
 	waits     string // why, where a patient desk has said so
 	listens   map[string]bool
 

@@ -272,7 +272,7 @@ func (d *Desk) dialed(conn relayConn, err error) {
 	d.log.Info("connected", "relay", d.relay)
 	d.line.Store(&Line{Relay: d.relay, Connected: true, Since: now()})
 	d.conn, d.wasUp, d.told, d.upAt = conn, true, false, now()
-	d.refusals, d.unanswered, d.waits = 0, 0, ""
+	d.refusals, d.unanswered, d.waits, d.distrusts = 0, 0, "", false
 	d.listens = map[string]bool{}
 	d.listen()
 	d.reading, d.readAgain, d.nextRead = false, false, now()
@@ -330,9 +330,13 @@ func (d *Desk) notDialed(err error) {
 		d.end(err)
 		return
 	}
-	if !d.told {
+	if !d.told || errors.Is(err, dial.ErrTLS) && !d.distrusts {
 		d.told = true
-		d.notice("not connected: " + cleanLines(err.Error(), 400) + "; trying again")
+		what := "not connected: " + cleanLines(err.Error(), 400)
+		if d.distrusts = errors.Is(err, dial.ErrTLS); d.distrusts {
+			what += ". It was accepted before, so either the relay's administrator has changed something, who can tell you, or somebody stands between you and the relay. Nothing is sent there"
+		}
+		d.notice(what + "; trying again")
 	}
 	d.redial()
 }

@@ -254,6 +254,10 @@ func (d *Desk) proved(p *prompt, c *challenge, proof *proof, err error) {
 	}
 	if err != nil {
 		p.failed = "the job's proof is not accepted: " + cleanLines(err.Error(), 400)
+		if e, ok := errors.AsType[*trust.Error](err); ok && e.Code == trust.CodeTime {
+			// The job fetched the token for this, a moment ago.
+			p.failed += "\nThis computer's clock says " + t.Local().Format("15:04:05, 2 Jan 2006") + "; if that is wrong, set it right"
+		}
 		c.until = minTime(c.until, t.Add(lateAnswer))
 		return
 	}

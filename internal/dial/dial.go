@@ -276,6 +276,8 @@ func (r *Relay) explain(err error) error {
 		return fmt.Errorf("%w: %s shows a certificate of an unknown authority; if the relay has one of its own, give it as ca-file", ErrTLS, r.url.Host)
 	case errors.As(err, &host):
 		return fmt.Errorf("%w: %s shows a certificate for another name than %q; is relay-name right?", ErrTLS, r.url.Host, r.tls.ServerName)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w: %s: %w; if that is not the time, set this computer's clock right, else the relay's administrator must renew it", ErrTLS, r.url.Host, err)
 	case errors.As(err, &invalid):
 		return fmt.Errorf("%w: %s: %w", ErrTLS, r.url.Host, err)
 	case errors.As(err, &record):
