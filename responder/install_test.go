@@ -195,6 +195,16 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 			t.Errorf("%s: %s", name, said)
 		}
 	}
+	// So it does with what the documents have people add.
+	doc, err := os.ReadFile(filepath.Join("..", "docs", "responder.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, more, found := strings.Cut(string(doc), "```ini\n")
+	more, _, _ = strings.Cut(more, "```")
+	if said := verify(unit(task{program: filepath.Join(dir, "cfa-responder")}) + more); !found || said != "" {
+		t.Errorf("with the lines of docs/responder.md: %v %s", found, said)
+	}
 	if verify(strings.ReplaceAll(unit(task{program: filepath.Join(dir, "cfa-responder")}), "KillMode=process", "KillMode=some")) == "" {
 		t.Error("a mistake is not found, so this test shows nothing")
 	}
