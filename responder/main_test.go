@@ -16,6 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	sealWork = 10
 	testscript.Main(m, map[string]func(){"cfa-responder": main})
 }
 

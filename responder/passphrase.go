@@ -26,9 +26,11 @@ const (
 	// minPassphrase is the shortest that is taken, in characters: whoever gets the
 	// file can try passphrases for as long as they like.
 	minPassphrase = 12
-	// sealWork is scrypt's cost, 2^18: about a second, and 256 MiB, for each try.
-	sealWork = 18
 )
+
+// sealWork is scrypt's cost, 2^18: about a second, and 256 MiB, for each try.
+// Tests make it cheaper, and one of the real program looks at it.
+var sealWork = 18
 
 // cutSealed cuts a key file into its lines and what is sealed in it.
 func cutSealed(data []byte) (text, sealed []byte, ok bool) {
@@ -174,8 +176,9 @@ func (p passphrases) open(ctx context.Context, path string, k kept) (keys, error
 		return keys{}, err
 	}
 	defer dev.Close()
+	fmt.Fprintf(dev.out, "The keys in %s are sealed.\n", path)
 	for tries := 3; ; tries-- {
-		pass, err := hidden(ctx, dev, "passphrase of "+path+" (not shown): ")
+		pass, err := hidden(ctx, dev, "passphrase (not shown): ")
 		if err != nil || pass == "" {
 			return keys{}, sealed
 		}
@@ -253,18 +256,25 @@ func weak(pass string) string {
 // hidden asks a question at a terminal whose answer is not shown.
 func hidden(ctx context.Context, dev *device, question string) (string, error) {
 	fd := int(dev.in.Fd())
-	was, err := term.GetState(fd)
+	// Before the question, not after it: whoever is quick, or pastes, would see
+	// the beginning of the answer.
+	was, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", err
 	}
+	defer func() { _ = term.Restore(fd, was) }()
 	// A signal must not leave the terminal without echo.
 	defer context.AfterFunc(ctx, func() { _ = term.Restore(fd, was); dev.in.Close() })()
-	fmt.Fprint(dev.out, question)
-	answer, err := term.ReadPassword(fd)
-	fmt.Fprintln(dev.out)
-	defer clear(answer)
+	t := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{dev.in, dev.out}, "")
+	if width, height, err := term.GetSize(fd); err == nil && width > 0 {
+		_ = t.SetSize(width, height) // else it breaks lines at 80
+	}
+	answer, err := t.ReadPassword(question)
 	if err == nil {
 		err = ctx.Err()
 	}
-	return string(answer), err
+	return answer, err
 }

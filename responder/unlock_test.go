@@ -205,10 +205,10 @@ func TestAPassphraseIsTypedUnseenAndTwice(t *testing.T) {
 		t.Errorf("it ended with %v", err)
 	}
 	q := s.terminal()
-	at = q.waits(0, "passphrase of "+s.keys())
+	at = q.waits(0, "passphrase (not shown): ")
 	q.typed("something else\r")
 	at = q.waits(at, "that is not it")
-	at = q.waits(at, "passphrase of")
+	at = q.waits(at, "passphrase (not shown): ")
 	q.typed(passphrase + "\r")
 	q.waits(at, "connected to the relay")
 	for _, out := range []string{p.text(), q.text()} {

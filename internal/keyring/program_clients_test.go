@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"filippo.io/age/armor"
 
 	"github.com/continuousauth/action/internal/answer/answertest"
 )
@@ -153,6 +156,22 @@ func TestAResponderKeepsItsKeysInTheKeyringAndWaitsForIt(t *testing.T) {
 		if out, _ := cmd.Output(); len(out) != 0 {
 			t.Error("the keys are still in the keyring")
 		}
+	}
+	// Behind a passphrase, each try costs what it should.
+	words := filepath.Join(home, "words")
+	if err := os.WriteFile(words, []byte("correct horse battery"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.env = append(s.env, "CFA_PASSPHRASE_FILE="+words)
+	if _, complaint, code := run("", "keys", "move", "--to", "file"); code != 0 {
+		t.Errorf("move behind a passphrase: %d %s", code, complaint)
+	}
+	if file, err = os.ReadFile(filepath.Join(dir, "responder.key")); err != nil {
+		t.Fatal(err)
+	}
+	header, err := io.ReadAll(io.LimitReader(armor.NewReader(bytes.NewReader(file[max(0, bytes.Index(file, []byte(armor.Header))):])), 200))
+	if err != nil || !regexp.MustCompile(`(?m)^-> scrypt \S+ 18$`).Match(header) {
+		t.Errorf("sealed as %q (%v)", header, err)
 	}
 	// And back in, the file is wiped: see the responder's own tests.
 	if _, complaint, code := run("", "keys", "move", "--to", "keyring"); code != 0 {
