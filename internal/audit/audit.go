@@ -32,10 +32,12 @@ const (
 	RequestPrefix = Prefix + "request." // and the job's key: lifecycle.Record
 	// DeclinedPrefix is of runs that were declined: lifecycle.Hash of project, zero
 	// byte and run; lifecycle.Note.
-	DeclinedPrefix = Prefix + "declined."
-	UnboundPrefix  = Prefix + "unbound." // and the token's hash: lifecycle.Note
-	AwayPrefix     = Prefix + "away."    // and the responder's signing key: lifecycle.Note
-	DroppedPrefix  = Prefix + "dropped." // and the sender's key: lifecycle.Note
+	DeclinedPrefix   = Prefix + "declined."
+	UnboundPrefix    = Prefix + "unbound."    // and the token's hash: lifecycle.Note
+	AwayPrefix       = Prefix + "away."       // and the responder's signing key: lifecycle.Note
+	InvitationPrefix = Prefix + "invitation." // and the invitation's key: lifecycle.Note
+	EnrolmentPrefix  = Prefix + "enrolment."  // and the project, and the responder's connecting key: lifecycle.Note
+	DroppedPrefix    = Prefix + "dropped."    // and the sender's key: lifecycle.Note
 	// RefusedPrefix is of what was refused: then who was (RefusedOutside or
 	// RefusedInside), and which run of which relay wrote it.
 	RefusedPrefix  = Prefix + "refused."

@@ -51,7 +51,17 @@ const (
 	EventBack = "back"
 )
 
-// Event is one record of a request, or a responder's word that it is away or back.
+// The words for what becomes of an invitation and of an enrolment.
+const (
+	EventInvited   = "invited"
+	EventJoined    = "joined"
+	EventWithdrawn = "withdrawn"
+	EventEnrolled  = "enrolled" // also once more, before the record of it ages out
+	EventRemoved   = "removed"
+)
+
+// Event is one record of a request, a responder's word that it is away or back, or
+// what became of an invitation or enrolment.
 type Event struct {
 	Seq     uint64    `json:"seq"`
 	At      time.Time `json:"at"`
@@ -68,8 +78,15 @@ type Event struct {
 	Until   time.Time `json:"until,omitzero"` // of an absence: when it ends by itself
 }
 
-// OfResponder says whether it is a responder's word about itself, and no request's.
-func (e Event) OfResponder() bool { return e.Event == EventAway || e.Event == EventBack }
+// OfResponder says whether it is about a responder, and no request.
+func (e Event) OfResponder() bool {
+	return e.Event == EventAway || e.Event == EventBack || e.OfEnrolment()
+}
+
+// OfEnrolment says whether it is about who may answer.
+func (e Event) OfEnrolment() bool {
+	return slices.Contains([]string{EventInvited, EventJoined, EventWithdrawn, EventEnrolled, EventRemoved}, e.Event)
+}
 
 // Refused is one refusal.
 type Refused struct {
@@ -122,6 +139,9 @@ func (f Filter) Takes(r *Row) bool {
 
 // TakesEvent says whether one record is: by its own time, and its own state.
 func (f Filter) TakesEvent(e Event) bool {
+	if e.OfEnrolment() {
+		return (f.Project == "" || f.Project == e.Project) && f.Run == "" && f.Outcome == "" && f.during(e.At)
+	}
 	if e.OfResponder() { // of no project, no run, and no outcome
 		return f.Project == "" && f.Run == "" && f.Outcome == "" && f.during(e.At)
 	}
@@ -163,6 +183,9 @@ func EventOf(m Message) (e Event, ok bool, err error) {
 	if strings.HasPrefix(m.Subject, AwayPrefix) {
 		return awayOf(m)
 	}
+	if strings.HasPrefix(m.Subject, InvitationPrefix) || strings.HasPrefix(m.Subject, EnrolmentPrefix) {
+		return enrolmentOf(m)
+	}
 	if !strings.HasPrefix(m.Subject, RequestPrefix) {
 		return Event{}, false, nil
 	}
@@ -174,6 +197,28 @@ func EventOf(m Message) (e Event, ok bool, err error) {
 		Seq: m.Seq, At: time.UnixMilli(rec.At).UTC(), Event: string(rec.Event), State: string(rec.State), Project: rec.Project, Run: rec.Group,
 		Rule: rec.Rule, Key: rec.Key, Attempt: rec.Attempt, By: who(rec), Outcome: rec.Outcome, Why: rec.Why,
 	}, true, nil
+}
+
+func enrolmentOf(m Message) (e Event, ok bool, err error) {
+	n, err := lifecycle.DecodeNote(m.Data)
+	if err != nil {
+		return Event{}, true, err
+	}
+	e = Event{Seq: m.Seq, At: time.UnixMilli(n.At).UTC(), Project: n.Name, Key: n.Key, By: name(n.Person, n.Key)}
+	over := n.Until != 0 && n.Until <= n.At
+	switch {
+	case n.About == lifecycle.AboutEnrolment && over:
+		e.Event = EventRemoved
+	case n.About == lifecycle.AboutEnrolment:
+		e.Event = EventEnrolled
+	case over:
+		e.Event, e.Project = EventWithdrawn, n.Project
+	case n.Key != "":
+		e.Event, e.Project, e.Until = EventJoined, n.Project, time.UnixMilli(n.Until).UTC()
+	default:
+		e.Event, e.Project, e.Until = EventInvited, n.Project, time.UnixMilli(n.Until).UTC()
+	}
+	return e, true, nil
 }
 
 func awayOf(m Message) (e Event, ok bool, err error) {

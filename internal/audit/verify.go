@@ -45,7 +45,32 @@ type Verifier struct {
 	next   uint64    // the sequence that is to come
 	oldest time.Time // of the first message
 	chains map[string]*chain
+	places map[string]placed // by project and signing key: whom the record has enrolled
+	unsure []doubt
 }
+
+// placed is whether somebody is enrolled by the record, and since when.
+type placed struct {
+	in    bool
+	since time.Time
+}
+
+// doubt is somebody's word of whom it is not known yet whether they were enrolled:
+// the note that says so can have aged out, and a later one has it again.
+type doubt struct {
+	place string
+	m     Message
+	err   error
+}
+
+// notEnrolled says that somebody answered who is not.
+type notEnrolled struct{ project, key string }
+
+func (e notEnrolled) Error() string {
+	return fmt.Sprintf("the responder %s is not enrolled for the project %s; if it was at the time, say so with --former", e.key, e.project)
+}
+
+func (e notEnrolled) place() string { return e.project + " " + e.key }
 
 // Restore is that the record was restored from a backup: what happened between
 // Made and At is not in it.
@@ -70,6 +95,7 @@ type chain struct {
 	q    *asking
 	no   *lifecycle.Record // how it was declined, without its envelopes
 	at   int64             // of the last absence that was read
+	of   string            // whom the last note of an invitation or enrolment was about
 }
 
 // asking is what a request's own envelope says, which never changes.
@@ -81,7 +107,7 @@ type asking struct {
 
 // NewVerifier is for a stream that reaches from x.First to x.Last.
 func NewVerifier(x Extent, enrolled func(project, key string) bool) *Verifier {
-	return &Verifier{Enrolled: enrolled, extent: x, next: x.First, chains: map[string]*chain{}}
+	return &Verifier{Enrolled: enrolled, extent: x, next: x.First, chains: map[string]*chain{}, places: map[string]placed{}}
 }
 
 func (v *Verifier) wrong(m Message, format string, args ...any) {
@@ -127,6 +153,10 @@ func (v *Verifier) Add(m Message) {
 
 // End says what is missing at the end.
 func (v *Verifier) End() {
+	for _, d := range v.unsure {
+		v.wrong(d.m, "%v", d.err)
+	}
+	v.unsure = nil
 	if v.next <= v.extent.Last {
 		v.report(Problem{Seq: v.next, What: fmt.Sprintf("%s missing at the end, of which the store says that it holds them", sequences(v.next, v.extent.Last))})
 	}
@@ -195,7 +225,9 @@ func (v *Verifier) request(m Message, key string, c *chain, before bool) {
 		}
 	}
 	in, err := v.cause(rec, c.q)
-	if err != nil {
+	if out, ok := errors.AsType[notEnrolled](err); ok {
+		v.stranger(m, out)
+	} else if err != nil {
 		v.wrong(m, "%v", err)
 	}
 	switch {
@@ -410,8 +442,9 @@ func (v *Verifier) responders(rec lifecycle.Record, env wire.Envelope, q *asking
 	case len(q.responders) > 0 && !slices.Contains(q.responders, key):
 		return in, fmt.Errorf("the responder %s is none of those that the job accepts", key)
 	case len(q.responders) == 0 && !v.Enrolled(q.project, key):
-		// What the job has pinned it has said itself; else the file says it.
-		return in, fmt.Errorf("the responder %s is not enrolled for the project %s; if it was at the time, say so with --former", key, q.project)
+		// What the job has pinned it has said itself; else the file says it, or the
+		// record.
+		return in, notEnrolled{q.project, key}
 	}
 	return in, nil
 }
@@ -444,13 +477,29 @@ func (v *Verifier) note(m Message, family, name string, c *chain, before bool) {
 		if !before && n.Prev != "" && v.extent.First > 1 {
 			n.Prev = ""
 		}
+	case "enrolment":
+		fits = n.About == lifecycle.AboutEnrolment && name == n.Name+"."+n.Connect
+		if fits {
+			v.enrolment(m, n, c, before)
+		}
+		if !before && n.Prev != "" && v.extent.First > 1 { // as an absence's
+			n.Prev = ""
+		}
+	case "invitation":
+		fits = n.About == lifecycle.AboutInvitation && name == n.Name
+		if fits {
+			v.invitation(m, n, c)
+		}
+		if !before && n.Prev != "" && v.extent.First > 1 {
+			n.Prev = ""
+		}
 	case "restored":
 		fits = n.About == lifecycle.AboutRestored && m.Subject == RestoredSubject
 		if fits {
 			v.Restores = append(v.Restores, Restore{m.Seq, time.UnixMilli(n.Until), time.UnixMilli(n.At), n.Name})
 		}
 	default:
-		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && n.About != lifecycle.AboutAway && n.About != lifecycle.AboutRestored && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
+		fits = string(n.About) == family && n.About != lifecycle.AboutToken && n.About != lifecycle.AboutDropped && n.About != lifecycle.AboutDeclined && n.About != lifecycle.AboutAway && n.About != lifecycle.AboutRestored && n.About != lifecycle.AboutEnrolment && n.About != lifecycle.AboutInvitation && (name == n.Name || name == n.Key || name == n.Name+"."+n.Key)
 	}
 	if !fits {
 		v.wrong(m, "the note is not about what its subject says")
@@ -490,6 +539,86 @@ func (v *Verifier) away(m Message, n lifecycle.Note, c *chain) {
 		v.wrong(m, "the responder said it before what is recorded before it")
 	}
 	c.at = max(c.at, a.At)
+}
+
+// stillIn is for how long somebody who was removed may have been let finish: of
+// several relays, one hears of it a moment later.
+const stillIn = time.Minute
+
+// stranger says that somebody answered who was not enrolled, by the file or by the
+// record, unless that is to be seen later.
+func (v *Verifier) stranger(m Message, e notEnrolled) {
+	p, known := v.places[e.place()]
+	switch {
+	case p.in, known && m.Time.Sub(p.since) < stillIn:
+	case known || v.extent.First == 1:
+		v.wrong(m, "%v", e)
+	case len(v.unsure) < mostProblems:
+		v.unsure = append(v.unsure, doubt{e.place(), m, e})
+	default:
+		v.Wrong++
+	}
+}
+
+// enrolment holds the note of an enrolment against what whoever is enrolled has
+// proved: that the two keys are theirs. That an administrator wanted it, the relay
+// alone says.
+func (v *Verifier) enrolment(m Message, n lifecycle.Note, c *chain, before bool) {
+	var said wire.JoinMessage
+	err := wire.Decode(n.Envelope, lifecycle.MaxNote, &said)
+	invitation := ""
+	if err == nil {
+		invitation, err = wire.ClaimedInvitation(said)
+	}
+	if err != nil {
+		v.wrong(m, "what the responder signed when it joined: %v", err)
+		return
+	}
+	if err := v.joined(n, said, invitation); err != nil {
+		v.wrong(m, "%v", err)
+		return
+	}
+	if before && c.of != "" && c.of != n.Key {
+		v.places[notEnrolled{n.Name, c.of}.place()] = placed{since: m.Time}
+	}
+	c.of = n.Key
+	place := notEnrolled{n.Name, n.Key}.place()
+	if !before && n.Prev != "" { // it was in force before, so whoever it is about was enrolled
+		v.unsure = slices.DeleteFunc(v.unsure, func(d doubt) bool { return d.place == place })
+	}
+	v.places[place] = placed{n.Until == 0, m.Time}
+}
+
+// invitation holds the note of one that somebody has come by against what they
+// have proved.
+func (v *Verifier) invitation(m Message, n lifecycle.Note, c *chain) {
+	of := n.Key + n.Connect
+	if c.of != "" && c.of != of {
+		v.wrong(m, "two have come by one invitation")
+	}
+	if c.of = of; n.Envelope == nil {
+		return
+	}
+	var said wire.JoinMessage
+	if err := wire.Decode(n.Envelope, lifecycle.MaxNote, &said); err != nil {
+		v.wrong(m, "what the responder signed when it joined: %v", err)
+	} else if err := v.joined(n, said, n.Name); err != nil {
+		v.wrong(m, "%v", err)
+	}
+}
+
+// joined verifies what somebody said who came by an invitation.
+func (v *Verifier) joined(n lifecycle.Note, said wire.JoinMessage, invitation string) error {
+	b, err := wire.OpenJoin(said, invitation)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the responder %s did not sign that it wants to be enrolled: %w", n.Key, err)
+	case b.Key != n.Key || b.Connect != n.Connect:
+		return errors.New("what the responder signed when it joined is about other keys")
+	case b.Relay != v.extent.Relay && !slices.Contains(v.Former, b.Relay):
+		return fmt.Errorf("the responder said it to the relay %q", b.Relay)
+	}
+	return nil
 }
 
 // declined holds the note of a declined run against the decline: a relay could

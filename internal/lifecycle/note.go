@@ -17,13 +17,18 @@ type About string
 
 // What notes are about, and what their Name is.
 const (
-	AboutAway      About = "away"      // a responder is away until a time, or is back (Until is At); Name: its signing key
-	AboutPause     About = "pause"     // a workflow's requests are paused until an administrator lifts it; Name: the rule or workflow
-	AboutEnrolment About = "enrolment" // a responder was enrolled for a project, or removed (Until in the past); Name: project
-	AboutToken     About = "token"     // an unbound ID token was used, by this key and by no other; Name: the token's hash
-	AboutDeclined  About = "declined"  // a human has declined what a run of a CI asked; Name: the run, Key: the request's, Person: who
-	AboutRestored  About = "restored"  // the record was restored from a backup; Name: the SHA-256 that ends it, Until: when it was made, Why: what it reaches to
-	AboutDropped   About = "dropped"   // a client's message was dropped, because its reply was to go into another's inbox; Name: its verb, Key: the client's
+	AboutAway  About = "away"  // a responder is away until a time, or is back (Until is At); Name: its signing key
+	AboutPause About = "pause" // a workflow's requests are paused until an administrator lifts it; Name: the rule or workflow
+	// A responder was enrolled for a project, or removed (Until is At); Name: project, Envelope: what it proved. The
+	// same once more is written before the one before has aged out.
+	AboutEnrolment About = "enrolment"
+	// Somebody was invited, has joined (Key, Connect and Envelope are there), or was turned away (Until is At); Name:
+	// the invitation's key.
+	AboutInvitation About = "invitation"
+	AboutToken      About = "token"    // an unbound ID token was used, by this key and by no other; Name: the token's hash
+	AboutDeclined   About = "declined" // a human has declined what a run of a CI asked; Name: the run, Key: the request's, Person: who
+	AboutRestored   About = "restored" // the record was restored from a backup; Name: the SHA-256 that ends it, Until: when it was made, Why: what it reaches to
+	AboutDropped    About = "dropped"  // a client's message was dropped, because its reply was to go into another's inbox; Name: its verb, Key: the client's
 )
 
 // MaxNote bounds an encoded note, in bytes.
@@ -38,8 +43,9 @@ type Note struct {
 	About    About           `json:"about"`
 	Name     string          `json:"name"`               // whom or what it is about
 	Key      string          `json:"key,omitempty"`      // the key it is of: a job's, a responder's signing key
-	Connect  string          `json:"connect,omitempty"`  // enrolment: the responder's connecting key
-	Person   string          `json:"person,omitempty"`   // away, enrolment: the responder's name
+	Connect  string          `json:"connect,omitempty"`  // enrolment, invitation: the responder's connecting key
+	Person   string          `json:"person,omitempty"`   // away, enrolment, invitation: the responder's name
+	Project  string          `json:"project,omitempty"`  // invitation: that it is for
 	Until    int64           `json:"until,omitempty"`    // unix milliseconds; 0: until it is taken back
 	Why      string          `json:"why,omitempty"`      // a person's reason
 	Envelope json.RawMessage `json:"envelope,omitempty"` // the signed envelope that caused it, where somebody signed one
@@ -53,9 +59,9 @@ func (n Note) sound() error {
 		return errors.New("op is not an id, or prev is not a hash")
 	case n.At <= 0 || n.Until < 0:
 		return errors.New("time is missing or negative")
-	case !slices.Contains([]About{AboutAway, AboutPause, AboutEnrolment, AboutToken, AboutDeclined, AboutDropped, AboutRestored}, n.About):
+	case !slices.Contains([]About{AboutAway, AboutPause, AboutEnrolment, AboutInvitation, AboutToken, AboutDeclined, AboutDropped, AboutRestored}, n.About):
 		return errors.New("about something unknown")
-	case !isText(n.Name, 1, maxText) || !isText(n.Person, 0, MaxName) || !isText(n.Why, 0, MaxWhy):
+	case !isText(n.Name, 1, maxText) || !isText(n.Person, 0, MaxName) || !isText(n.Project, 0, maxWord) || !isText(n.Why, 0, MaxWhy):
 		return errors.New("name, person or reason is missing, too long or not plain text")
 	case n.Key != "" && !isID(n.Key), n.Connect != "" && !isID(n.Connect):
 		return errors.New("malformed key")
@@ -69,8 +75,14 @@ func (n Note) sound() error {
 		return errors.New("a dropped message's note holds the key that sent it")
 	case n.About == AboutRestored && (!isHash(n.Name) || n.Until == 0):
 		return errors.New("a restore's note holds the backup's hash and when it was made")
-	case n.About == AboutEnrolment && (n.Key == "" || n.Connect == "" || n.Person == ""):
-		return errors.New("an enrolment's note holds both keys and a name")
+	case n.About == AboutEnrolment && (n.Key == "" || n.Connect == "" || n.Person == "" || n.Envelope == nil || n.Until != 0 && n.Until != n.At):
+		return errors.New("an enrolment's note holds both keys, a name, and what its responder signed, and ends when it is written or not at all")
+	case n.About == AboutInvitation && (!isID(n.Name) || n.Person == "" || n.Project == "" || n.Until < n.At):
+		return errors.New("an invitation's note holds its key, a name, a project and its end")
+	case n.About == AboutInvitation && ((n.Key == "") != (n.Envelope == nil) || (n.Connect == "") != (n.Envelope == nil)):
+		return errors.New("an invitation's note holds both keys and what their holder signed, or none of these")
+	case n.About != AboutInvitation && n.Project != "":
+		return errors.New("only an invitation's note holds a project beside its name")
 	case n.About == AboutAway && (n.Key == "" || n.Name != n.Key || n.Until < n.At || n.Envelope == nil):
 		return errors.New("an absence's note holds the key, its end, and what the responder signed")
 	}

@@ -24,9 +24,18 @@ func notes() map[string]Note {
 		}),
 		"enrol": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Connect, n.Person = AboutEnrolment, "rocket", "AKEY", "UKEY", "Ana"
+			n.Envelope = json.RawMessage(`{"v":1}`)
 		}),
 		"removed": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Connect, n.Person, n.Until = AboutEnrolment, "rocket", "AKEY", "UKEY", "Ana", 1
+			n.Envelope = json.RawMessage(`{"v":1}`)
+		}),
+		"invited": with(func(n *Note) {
+			n.About, n.Name, n.Person, n.Project, n.Until = AboutInvitation, "IKEY", "Ana", "rocket", 5
+		}),
+		"joined": with(func(n *Note) {
+			n.About, n.Name, n.Person, n.Project, n.Until, n.Key, n.Connect = AboutInvitation, "IKEY", "Ana", "rocket", 9, "AKEY", "UKEY"
+			n.Envelope, n.Prev = json.RawMessage(`{"v":1}`), hash
 		}),
 		"declined": with(func(n *Note) {
 			n.About, n.Name, n.Key, n.Person, n.Why = AboutDeclined, "1/77/1", "UKEY", "Ana", "not today"
@@ -86,7 +95,15 @@ func TestAnUnsoundNoteIsNotWritten(t *testing.T) {
 		"away, unsigned":       func(n *Note) { *n = notes()["away"]; n.Envelope = nil },
 		"restored, from what":  func(n *Note) { n.About, n.Name, n.Until = AboutRestored, "x", 5 },
 		"restored, of no time": func(n *Note) { n.About = AboutRestored },
-		"enrolled, no name":    func(n *Note) { n.About = AboutEnrolment },
+		"enrolled, no name":    func(n *Note) { *n = notes()["enrol"]; n.Person = "" },
+		"enrolled, unsigned":   func(n *Note) { *n = notes()["enrol"]; n.Envelope = nil },
+		"enrolled for a while": func(n *Note) { *n = notes()["enrol"]; n.Until = 5 },
+		"invited to nothing":   func(n *Note) { *n = notes()["invited"]; n.Project = "" },
+		"invited nobody":       func(n *Note) { *n = notes()["invited"]; n.Person = "" },
+		"invited, ended":       func(n *Note) { *n = notes()["invited"]; n.At = 6 },
+		"joined without a key": func(n *Note) { *n = notes()["joined"]; n.Connect = "" },
+		"joined, unsigned":     func(n *Note) { *n = notes()["joined"]; n.Envelope = nil },
+		"a project too many":   func(n *Note) { *n = notes()["enrol"]; n.Project = "boat" },
 		"an envelope, no JSON": func(n *Note) { n.Envelope = json.RawMessage("x") },
 		"too large":            func(n *Note) { n.Envelope = json.RawMessage(`{"x":"` + strings.Repeat("x", MaxNote) + `"}`) },
 	} {

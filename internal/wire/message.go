@@ -582,6 +582,7 @@ type Reply struct {
 	V       int       `json:"v"`
 	State   *State    `json:"state,omitempty"`
 	Page    *Page     `json:"page,omitempty"`
+	Joined  *Joined   `json:"joined,omitempty"`
 	Away    *Envelope `json:"away,omitempty"` // to an AwayMessage: the responder's newest statement on record, if there is one
 	Refused *Refusal  `json:"refused,omitempty"`
 }

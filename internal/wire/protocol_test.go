@@ -307,7 +307,7 @@ func TestEachFieldIsDescribed(t *testing.T) {
 		"`request`": reflect.TypeFor[wire.Request](), "`alive`": reflect.TypeFor[wire.Alive](), "`got`": reflect.TypeFor[wire.Got](), "`rejected`": reflect.TypeFor[wire.Rejected](),
 		"`next`": reflect.TypeFor[wire.Next](), "`done`": reflect.TypeFor[wire.Done](), "`cancel`": reflect.TypeFor[wire.Cancel](), "`challenge`": reflect.TypeFor[wire.Challenge](),
 		"`answer`": reflect.TypeFor[wire.Answer](), "`decline`": reflect.TypeFor[wire.Decline](), "`connect`": reflect.TypeFor[wire.Connect](),
-		"`away`": reflect.TypeFor[wire.Away](), "AwayMessage": reflect.TypeFor[wire.AwayMessage](), "Absent": reflect.TypeFor[wire.Absent](),
+		"`away`": reflect.TypeFor[wire.Away](), "AwayMessage": reflect.TypeFor[wire.AwayMessage](), "`join`": reflect.TypeFor[wire.Join](), "JoinMessage": reflect.TypeFor[wire.JoinMessage](), "Joined": reflect.TypeFor[wire.Joined](), "Invitation": reflect.TypeFor[wire.Invitation](), "Absent": reflect.TypeFor[wire.Absent](),
 		"Artifact": reflect.TypeFor[wire.Artifact](), "RequestMessage": reflect.TypeFor[wire.RequestMessage](), "StateQuery": reflect.TypeFor[wire.StateQuery](), "AliveMessage": reflect.TypeFor[wire.AliveMessage](),
 		"StepMessage": reflect.TypeFor[wire.StepMessage](), "PendingQuery": reflect.TypeFor[wire.PendingQuery](), "OpenMessage": reflect.TypeFor[wire.OpenMessage](),
 		"AnswerMessage": reflect.TypeFor[wire.AnswerMessage](), "DeclineMessage": reflect.TypeFor[wire.DeclineMessage](), "Reply": reflect.TypeFor[wire.Reply](),
@@ -381,7 +381,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 		"NATS message": size(wire.MaxMessage), "envelope": size(wire.MaxEnvelope), "body": size(wire.MaxBody), "ID token": size(wire.MaxToken), "text": size(wire.MaxText),
 		"link": size(wire.MaxLink), "code": size(wire.MaxCode), "ciphertext": size(wire.MaxSealed), "record": size(lifecycle.MaxRecord),
 		"attempts": strconv.Itoa(lifecycle.MaxAttempt), "details": size(wire.MaxDetails), "artifacts": strconv.Itoa(wire.MaxArtifacts),
-		"open, of a run": strconv.Itoa(wire.MaxOpenRun), "open, of a project": strconv.Itoa(wire.MaxOpenProject), "away, in an hour": strconv.Itoa(wire.MaxAwayHour),
+		"open, of a run": strconv.Itoa(wire.MaxOpenRun), "open, of a project": strconv.Itoa(wire.MaxOpenProject), "away, in an hour": strconv.Itoa(wire.MaxAwayHour), "invitation": size(wire.MaxInvitation),
 	} {
 		if limits[name] != want {
 			t.Errorf("%s is %s; PROTOCOL.md says %q", name, want, limits[name])
@@ -391,7 +391,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 	for name, want := range map[string]time.Duration{
 		"re-read": wire.ReRead, "alive within": wire.AliveWithin, "opening lasts": wire.OpeningLasts, "challenge every": wire.ChallengeEvery, "keep answer": wire.KeepAnswer, "connect within": wire.ConnectWithin,
 		"undelivered after": lifecycle.UndeliveredAfter, "lost: asked after": lifecycle.LostAsk, "lost: given up after": lifecycle.LostAfter, "longest wait": wire.LongestWait,
-		"longest away": wire.LongestAway, "away within": wire.AwayWithin,
+		"longest away": wire.LongestAway, "away within": wire.AwayWithin, "longest invitation": wire.LongestInvitation,
 	} {
 		if want := fmt.Sprintf("%d s", int(want.Seconds())); times[name] != want {
 			t.Errorf("%s is %s; PROTOCOL.md says %q", name, want, times[name])
@@ -410,7 +410,7 @@ func TestTheTablesHoldTheNumbers(t *testing.T) {
 		t.Error("a request that may be sent cannot be kept")
 	}
 	// In prose the same numbers are written with a comma.
-	known := []int{wire.MaxMessage, wire.MaxEnvelope, wire.MaxBody, wire.MaxToken, wire.MaxText, wire.MaxLink, wire.MaxDetails, wire.MaxSealed, lifecycle.MaxAttempt, lifecycle.MaxRecord, 1024}
+	known := []int{wire.MaxMessage, wire.MaxEnvelope, wire.MaxBody, wire.MaxToken, wire.MaxText, wire.MaxLink, wire.MaxDetails, wire.MaxSealed, wire.MaxInvitation, lifecycle.MaxAttempt, lifecycle.MaxRecord, 1024}
 	for _, m := range regexp.MustCompile(`\b\d{1,3},\d{3}\b`).FindAllString(regexp.MustCompile("`[^`\n]*`").ReplaceAllString(document(t), ""), -1) {
 		if n, err := strconv.Atoi(strings.ReplaceAll(m, ",", "")); err != nil || !slices.Contains(known, n) {
 			t.Errorf("the number %s in the text is none of the limits", m)

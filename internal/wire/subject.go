@@ -22,6 +22,7 @@ const (
 	VerbAnswer  = "answer"
 	VerbDecline = "decline"
 	VerbAway    = "away"
+	VerbJoin    = "join"
 )
 
 // JobSubject is cfa.v1.job.<key>.<verb>.
