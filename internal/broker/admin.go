@@ -81,6 +81,7 @@ func (r *Relay) serveAdmin(data string) error {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	r.serveEnrolment(mux)
 	audits := make(chan struct{}, auditsAtOnce)
 	mux.HandleFunc("GET /v1/audit", func(w http.ResponseWriter, req *http.Request) {
 		select {

@@ -3,8 +3,9 @@ package broker
 // Who may connect, and where to. nats-server asks this for each connection that
 // is not the relay's own (auth callout): a job shows an ID token whose audience
 // names its key, a responder an enrolled key and its signed word that it means
-// this relay; both have signed the server's nonce. A job that was accepted comes
-// back on its open request and the same signed word. Placing a user is this code's own duty: the server's allowed_accounts
+// this relay, a newcomer an invitation's key and the same; all have signed the
+// server's nonce. A job that was accepted comes back on its open request and the
+// same signed word. Placing a user is this code's own duty: the server's allowed_accounts
 // does not stop a callout from minting into the system account.
 
 import (
@@ -35,6 +36,8 @@ const (
 
 	// clientSubscriptions is enough for hints, replies and 32 projects.
 	clientSubscriptions = 40
+	// inviteeSubscriptions is enough for replies.
+	inviteeSubscriptions = 4
 
 	// placed begins the name of each user that the callout lets in, so that
 	// reports of connections tell clients from relays, whose users are keys too.
@@ -191,7 +194,14 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 	// on another's nonce could else log in under that key as a job, with an ID token
 	// of its own making for it. No ID token begins with a brace, and each envelope does.
 	says := strings.HasPrefix(o.Token, "{")
-	switch d := rules.config.desks[o.Nkey]; {
+	d := rules.config.desks[o.Nkey]
+	if d == nil {
+		// An invitation's neither.
+		if _, invited := r.store.invitation(o.Nkey, r.now()); invited {
+			return r.placeNewcomer(user, o)
+		}
+	}
+	switch {
 	case d == nil && o.Token == "":
 		return nil, "responder", errors.New("no such connecting key is enrolled, and no ID token came with it")
 	case d == nil && says:
@@ -225,6 +235,21 @@ func (r *Relay) admit(ctx context.Context, req *jwt.AuthorizationRequestClaims) 
 	}
 	r.placeJob(user, o.Nkey)
 	return user, "job", nil
+}
+
+// placeNewcomer says what somebody with an invitation may do: one message, and its
+// reply. Then it is closed, as a job is that does not ask.
+func (r *Relay) placeNewcomer(user *jwt.UserClaims, o jwt.ConnectOptions) (*jwt.UserClaims, string, error) {
+	if !strings.HasPrefix(o.Token, "{") {
+		return nil, "invited", errors.New("with an invitation's key came no word of which relay is meant")
+	}
+	if err := wire.CheckConnect(o.Token, o.Nkey, r.rules.Load().config.Host, r.now()); err != nil {
+		return nil, "invited", err
+	}
+	user.Permissions.Pub.Allow.Add(wire.DeskSubject(o.Nkey, wire.VerbJoin))
+	user.Limits.Subs = inviteeSubscriptions
+	user.Expires = r.now().Add(2 * idleAfter).Unix()
+	return user, "invited", nil
 }
 
 // placeJob says what a job may do.

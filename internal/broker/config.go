@@ -772,7 +772,7 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 		if p.Approvals < 0 || p.Approvals > 2 {
 			return at(path+".approvals", "is %d; use 1 or 2", p.Approvals)
 		}
-		if p.Approvals == 2 && len(p.Responders) < 2 {
+		if p.Approvals == 2 && len(p.Responders) == 1 {
 			return at(path+".approvals", "is 2, and the project has %d responder; two people must agree, each by their own", len(p.Responders))
 		}
 		if len(p.Links) > maxLinks {
@@ -789,8 +789,9 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 		}
 		c.Projects[name] = p
 		rules[name] = p.CI
-		if len(p.Responders) == 0 {
-			return at(path+".responders", "is empty; without a responder nobody can answer")
+		// An empty list is one that the record is to fill.
+		if p.Responders == nil {
+			return at(path+".responders", "is empty; without a responder nobody can answer: list them, or write [] and invite them with `cfa-relay invite`")
 		}
 		for i, r := range p.Responders {
 			where := fmt.Sprintf("%s.responders[%d]", path, i)
@@ -827,7 +828,7 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 		}
 	}
 	for _, name := range names {
-		if !slices.ContainsFunc(c.Projects[name].Responders, func(r Responder) bool { return r.After == 0 }) {
+		if list := c.Projects[name].Responders; len(list) > 0 && !slices.ContainsFunc(list, func(r Responder) bool { return r.After == 0 }) {
 			return at("projects."+name+".responders", "are all asked `after` a time; somebody must be asked at once")
 		}
 	}

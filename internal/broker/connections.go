@@ -172,13 +172,13 @@ func (r *Relay) kickConnection(c connection) {
 
 // count says how many jobs and responders are connected.
 func (r *Relay) count() (jobs, responders int) {
-	desks := r.rules.Load().config.desks
+	desks, now := r.rules.Load().config.desks, r.now()
 	r.conns.mu.Lock()
 	defer r.conns.mu.Unlock()
 	for key := range r.conns.live {
 		if desks[key] != nil {
 			responders++
-		} else {
+		} else if _, invited := r.store.invitation(key, now); !invited {
 			jobs++
 		}
 	}

@@ -17,8 +17,15 @@ func (r *Relay) deskMessage(ctx context.Context, key, verb string, data []byte) 
 	// Looked up at each message: who is removed from the file is out at once,
 	// even where the connection outlives it by a moment.
 	d := r.rules.Load().config.desks[key]
+	if verb == wire.VerbJoin && d == nil {
+		var m wire.JoinMessage
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.join(ctx, key, m)
+	}
 	if d == nil {
-		return wire.Reply{}, refuse(wire.RefusedNotYours, "this responder is not enrolled here", "ask the relay's administrator to add its two keys to a project's `responders`")
+		return wire.Reply{}, refuse(wire.RefusedNotYours, "this responder is not enrolled here", "ask the relay's administrator for an invitation, or to add its two keys to a project's `responders`")
 	}
 	switch verb {
 	case wire.VerbPending:

@@ -26,7 +26,8 @@ import (
 // storeFormat is the one that this program writes.
 //
 //	0  as before there was a mark: no request ends as restored
-//	1  the mark; requests and the record can be restored from a backup
+//	1  the mark; requests and the record can be restored from a backup; responders
+//	   are enrolled in the record, too
 const storeFormat = 1
 
 // upgrades has for each older format what makes the next one of it. A step is

@@ -57,7 +57,8 @@ type Options struct {
 
 // rules is everything that a reload replaces, as one value.
 type rules struct {
-	config   *Config
+	config   *Config // with those that the record has enrolled
+	file     *Config // as it was read
 	verifier *trust.Verifier
 	keys     *trust.Keys
 	stop     context.CancelFunc // ends the keys' background refresh
@@ -105,6 +106,7 @@ type Relay struct {
 	// questions of the callout that wait for a worker
 	door   chan atDoor
 	reload sync.Mutex
+	swap   sync.Mutex // held while rules are replaced, and not while keys are fetched for them
 
 	reloaded atomic.Pointer[LastReload] // nil: never
 }
@@ -166,6 +168,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	}
 	r.store.recorded = r.meters.recorded
 	r.store.turned = func(sign string) { r.turned([]string{sign}) }
+	r.store.enrolled = r.enrolmentSeen
 	r.store.limits = func(project string) Limits { return r.rules.Load().config.asking(project) }
 	if o.opened != nil {
 		o.opened(r.store)
@@ -178,6 +181,10 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	if err := r.store.loadAway(ctx); err != nil {
 		return nil, err
 	}
+	if err := r.store.loadEnrolments(ctx); err != nil {
+		return nil, err
+	}
+	r.reenrol()
 	r.opened.Store(r.store)
 	r.goDo(func() { r.store.follow(r.ctx, r.recordSeen) })
 	if err := r.store.caughtUp(ctx); err != nil {
@@ -211,7 +218,7 @@ func Start(ctx context.Context, c *Config, o Options) (_ *Relay, err error) {
 	r.goDo(func() { r.runWatch(r.ctx) })
 	context.AfterFunc(ctx, func() { r.Drain(); r.Close() })
 	r.serving.Store(true)
-	r.log.Info("relay serves", "relay", c.Host, "nats", r.net.clientURL(), "websocket", r.net.webSocketURL(), "metrics", r.HealthURL(), "projects", len(c.Projects), "responders", len(c.desks))
+	r.log.Info("relay serves", "relay", c.Host, "nats", r.net.clientURL(), "websocket", r.net.webSocketURL(), "metrics", r.HealthURL(), "projects", len(c.Projects), "responders", len(r.rules.Load().config.desks))
 	return r, nil
 }
 
@@ -222,7 +229,7 @@ func (r *Relay) prepare(c *Config) (*rules, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(r.ctx)
-	next := &rules{config: c, keys: keys, stop: stop, verifier: trust.NewVerifier(c.Host, keys, trust.Options{Now: r.now, AllowUnbound: true})}
+	next := &rules{config: c, file: c, keys: keys, stop: stop, verifier: trust.NewVerifier(c.Host, keys, trust.Options{Now: r.now, AllowUnbound: true})}
 	r.goDo(func() { keys.Run(ctx) })
 	return next, nil
 }
@@ -270,17 +277,17 @@ func (r *Relay) Reload() (err error) {
 	// An issuer that is down now must not cost the keys that it gave before.
 	next.keys.Keep(old.keys)
 	r.warm(r.ctx, next)
+	r.swap.Lock()
+	old = r.rules.Load() // somebody may have been enrolled meanwhile
+	next.config = c.with(r.store.places())
 	r.rules.Store(next)
+	r.swap.Unlock()
 	r.meters.projects(c)
 	old.stop()
 	// Who was enrolled and is not, or for other projects, must not keep a
 	// connection that was granted by the old file.
-	for key, d := range old.config.desks {
-		if n := c.desks[key]; n == nil || n.sign != d.sign || !sameStrings(n.projects, d.projects) {
-			r.kick(key)
-		}
-	}
-	r.log.Info("configuration reloaded", "projects", len(c.Projects), "responders", len(c.desks))
+	r.leave(old.config, next.config)
+	r.log.Info("configuration reloaded", "projects", len(c.Projects), "responders", len(next.config.desks))
 	return nil
 }
 

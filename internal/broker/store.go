@@ -107,8 +107,9 @@ type store struct {
 	perRun         int // the most that may be open of a run
 	perProject     int
 	limits         func(project string) Limits
-	own            map[string]*flight               // our own appends that follow has not seen, by operation id
-	absent         map[string]*absences             // by signing key
+	own            map[string]*flight   // our own appends that follow has not seen, by operation id
+	absent         map[string]*absences // by signing key
+	enrolments     enrolments
 	disk           func() (free uint64, known bool) // of what the stream is on; nil: not this process's
 	short          bool                             // the disk has no room for new requests
 	filled         bool                             // the disk was full, and the store has not been opened anew since
@@ -125,6 +126,9 @@ type store struct {
 	recorded func(before *lifecycle.Record, after lifecycle.Record, asked int64)
 	// turned is told whose absence another relay has recorded; nil: nobody.
 	turned func(sign string)
+	// enrolled is told what another relay has recorded of an invitation or an
+	// enrolment; nil: nobody.
+	enrolled func(lifecycle.Note)
 	// clock is the time of the stream's leader, by which records are stamped.
 	clock func(context.Context) (time.Time, error)
 }
@@ -227,7 +231,7 @@ func openStore(ctx context.Context, nc *nats.Conn, c *Config, now func() time.Ti
 		open: map[string]*entry{}, ended: map[string]uint64{}, own: map[string]*flight{},
 		runs: map[string]int{}, projects: map[string]int{}, coming: map[string]place{},
 		questions: map[string]map[question]int{}, refreshed: map[string]time.Time{}, asked: map[string]map[string]time.Time{},
-		absent: map[string]*absences{},
+		absent: map[string]*absences{}, enrolments: enrolments{map[string]noted{}, map[string]noted{}},
 		perRun: wire.MaxOpenRun, perProject: wire.MaxOpenProject,
 		most: c.Limits.Store, ready: make(chan struct{}), until: info.State.LastSeq, newest: info.State.LastTime,
 		clock: func(ctx context.Context) (time.Time, error) {
@@ -625,7 +629,7 @@ func (s *store) know(key string, a *acceptable) {
 // longer than that, what was open then is still to be ended: nothing of it is older
 // than the longest wait before the last record.
 func (s *store) follow(ctx context.Context, each func(entry)) {
-	next := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, FilterSubjects: []string{requestPrefix + "*", awayPrefix + "*"}}
+	next := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, FilterSubjects: []string{requestPrefix + "*", awayPrefix + "*", invitationPrefix + "*", enrolmentPrefix + "*.*"}}
 	since := s.now()
 	if !s.newest.IsZero() && s.newest.Before(since) {
 		since = s.newest
@@ -685,6 +689,12 @@ func (s *store) followOnce(ctx context.Context, from *jetstream.OrderedConsumerC
 				s.log.Error("a record cannot be read", "sequence", meta.Sequence.Stream, "error", err)
 			} else if s.seeAway(meta.Sequence.Stream, n) && s.turned != nil {
 				s.turned(n.Key)
+			}
+		} else if strings.HasPrefix(m.Subject(), invitationPrefix) || strings.HasPrefix(m.Subject(), enrolmentPrefix) {
+			if n, err := lifecycle.DecodeNote(m.Data()); err != nil {
+				s.log.Error("a record cannot be read", "sequence", meta.Sequence.Stream, "error", err)
+			} else if s.seeEnrolment(meta.Sequence.Stream, n) && s.enrolled != nil {
+				s.enrolled(n)
 			}
 		} else if rec, err := lifecycle.Decode(m.Data()); err != nil {
 			// A record of another version, or a damaged one: it stays out of

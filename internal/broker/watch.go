@@ -129,6 +129,7 @@ func (r *Relay) watch(now time.Time) {
 	r.watchDisk(c)
 	r.watchCertificate(now)
 	r.watchClock(now)
+	r.renewEnrolments(r.ctx, now)
 }
 
 // leastFree is the least that a disk must have free to be one that can be written.
