@@ -50,6 +50,8 @@ type initCmd struct {
 	Connect   string `placeholder:"KEY" help:"Their connecting key, U…, as cfa-responder keygen prints it."`
 	Sign      string `placeholder:"KEY" help:"Their signing key, A…."`
 
+	NoResponder bool `help:"Nobody answers yet: they are invited once the relay runs, with cfa-relay invite."`
+
 	Group string `placeholder:"GROUP" help:"The group that may read the file. Default: cfa, where there is one and root runs this."`
 }
 
@@ -157,10 +159,14 @@ func (c *initCmd) complete(io stdio) error {
 		a.ask(question{"pattern " + ref + "=", "The refs that may ask, as a regular expression", `refs/tags/v[0-9]+\.[0-9]+\.[0-9]+`, &value, need(nil)})
 		c.Pattern = append(c.Pattern, ref+"="+value)
 	}
-	a.ask(question{"responder", "Who answers: a name", "", &c.Responder, need(nil)})
-	a.ask(question{"connect", "Their connecting key, U… (cfa-responder keygen prints it)", "", &c.Connect, need(wire.CheckConnectKey)})
-	a.ask(question{"sign", "Their signing key, A…", "", &c.Sign, need(wire.CheckSigningKey)})
+	if !c.NoResponder {
+		a.ask(question{"responder", "Who answers: a name", "", &c.Responder, need(nil)})
+		a.ask(question{"connect", "Their connecting key, U… (cfa-responder keygen prints it)", "", &c.Connect, need(wire.CheckConnectKey)})
+		a.ask(question{"sign", "Their signing key, A…", "", &c.Sign, need(wire.CheckSigningKey)})
+	}
 	switch {
+	case c.NoResponder && c.Responder+c.Connect+c.Sign != "":
+		return &exit{exitUsage, errors.New("--no-responder is for nobody, and one is named; nothing was written")}
 	case a.gone != nil:
 		return &exit{exitUsage, fmt.Errorf("the questions were not answered to the end, so nothing was written: %w", a.gone)}
 	case len(a.wrong) > 0:
@@ -364,6 +370,11 @@ func (c *initCmd) text() string {
 	if c.Provider == "gitlab" {
 		line("        # Its tokens do not name the job's key, which each human's pin must allow, too.")
 		line("        allow: [unbound]")
+	}
+	if c.NoResponder {
+		line("    # Who answers is in the record: cfa-relay invite, and cfa-relay responders list.")
+		line("    responders: []")
+		return b.String()
 	}
 	line("    # Who answers; cfa-responder keygen prints the keys.")
 	line("    responders:")

@@ -65,6 +65,9 @@ type cli struct {
 	Audit   auditCmd   `cmd:"" help:"Check, list and follow the record of requests."`
 	Reload  reloadCmd  `cmd:"" help:"Make a running relay read its configuration anew, as SIGHUP does."`
 
+	Invite     inviteCmd     `cmd:"" help:"Make a link by which somebody becomes a project's responder."`
+	Responders respondersCmd `cmd:"" help:"List, approve and remove responders of a running relay."`
+
 	Backup  backupCmd  `cmd:"" help:"Write all of the record into a file, from a running relay too."`
 	Restore restoreCmd `cmd:"" help:"Make the record from a backup, where there is none. What was open is cancelled."`
 }
