@@ -380,7 +380,7 @@ func loadKeys(ctx context.Context, s keyStore) (keys, error) {
 // missingKeys says what to do about keys that cannot be had.
 func missingKeys(s keyStore, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return usage("there are no keys at %s; make them with cfa-responder keygen, and have whoever runs the relay enrol them", s)
+		return usage("there are no keys at %s; make them with cfa-responder keygen, and have whoever runs the relay enrol them; or take an invitation with cfa-responder join", s)
 	}
 	if err == nil {
 		return nil

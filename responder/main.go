@@ -89,6 +89,7 @@ type cli struct {
 	Back      backCmd      `cmd:"" help:"Say that you are back."`
 	Open      openCmd      `cmd:"" help:"Open the background program's page in your browser."`
 	Phone     phoneCmd     `cmd:"" help:"The phones that reach the background program's page: add one, list them, remove one."`
+	Join      joinCmd      `cmd:"" help:"Become a project's responder, by an invitation."`
 	Keygen    keygenCmd    `cmd:"" help:"Make this responder's two keys."`
 	Keys      keysCmd      `cmd:"" help:"Print the public keys, as lines for the relay's configuration, or keep the private ones elsewhere."`
 	Pins      pinsCmd      `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`

@@ -597,6 +597,11 @@ func repositoryOf(r trust.Rule, f pinsFile) (string, error) {
 
 // askLine asks on the terminal, or reads a line of stdin where there is none.
 func askLine(ctx context.Context, std stdio, question string) (string, error) {
+	return askUpTo(ctx, std, question, maxLine)
+}
+
+// askUpTo is askLine for a line of up to so many bytes.
+func askUpTo(ctx context.Context, std stdio, question string, most int64) (string, error) {
 	in, out := std.in, std.err
 	dev, err := std.terminal()
 	switch {
@@ -613,7 +618,7 @@ func askLine(ctx context.Context, std stdio, question string) (string, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		line, err := bufio.NewReader(io.LimitReader(in, maxLine)).ReadString('\n')
+		line, err := bufio.NewReader(io.LimitReader(in, most)).ReadString('\n')
 		if errors.Is(err, io.EOF) && line != "" {
 			err = nil
 		}

@@ -316,7 +316,7 @@ func (d *Desk) notDialed(err error) {
 				d.wait(ErrNotEnrolled.Error() + " (" + d.connect + "): it is not enrolled there, or no more (or this clock, or the name that the relay is given here, is wrong: its log says which)")
 				return
 			}
-			d.end(fmt.Errorf("%w (%s): it is not enrolled there, or no more (or this clock, or the name that the relay is given here, is wrong: its log says which); ask who runs the relay to add the lines that `cfa-responder keys` prints to a project's responders", ErrNotEnrolled, d.connect))
+			d.end(fmt.Errorf("%w (%s): it is not enrolled there, or no more (or this clock, or the name that the relay is given here, is wrong: its log says which); ask who runs the relay for an invitation, or to add the lines that `cfa-responder keys` prints to a project's responders", ErrNotEnrolled, d.connect))
 			return
 		}
 	case !d.wasUp && (errors.Is(err, dial.ErrTLS) || errors.Is(err, wire.ErrNonce)):
