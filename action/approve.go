@@ -31,7 +31,7 @@ type approveCmd struct {
 	Message    string        `placeholder:"TEXT" help:"Words of the job to the human, shown as such. Needed without --artifact."`
 	Artifact   []string      `placeholder:"FILES" sep:"none" help:"A file to approve, or a pattern such as dist/*.tgz; again for more. Each must be there; at most 32 files."`
 	Service    string        `placeholder:"NAME" help:"What it is for: npm, rubygems, or any other name. Default: npm where every file is a package for npm."`
-	Responders string        `placeholder:"KEYS" help:"Signing keys (A...) that may approve, separated by commas or spaces. Needed: an approval of anybody is none."`
+	Responders string        `placeholder:"KEYS" help:"Signing keys (A...) that may approve, separated by commas or spaces, or a file of the repository that holds them: a key a line, with a name after it. Needed: an approval of anybody is none."`
 	Approvals  int           `default:"1" placeholder:"N" help:"How many people must approve, 1 or 2. Default: 1."`
 	Receipt    string        `placeholder:"FILE" help:"Where the receipt goes: one line for each person. Default: stdout."`
 	Details    bool          `help:"Offer the human how each npm package's files differ from those of its latest published version, as the registry has it (NPM_CONFIG_REGISTRY, or npm's)."`
@@ -55,6 +55,7 @@ func (a *approveCmd) AfterApply() error {
 	if err := common.check(); err != nil {
 		return err
 	}
+	a.Responders = common.Responders // of a file, what was in it
 	if a.Approvals != 1 && a.Approvals != 2 {
 		return fmt.Errorf("--approvals is %d; it must be 1 or 2", a.Approvals)
 	}

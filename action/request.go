@@ -33,7 +33,7 @@ type askFlags struct {
 	Message    string        `placeholder:"TEXT" help:"Words of the job to the human, shown as such."`
 	Service    string        `placeholder:"NAME" help:"What the code is for: npm, rubygems, or any other name of a-z, 0-9, ., _ and -."`
 	Format     string        `placeholder:"FORM" help:"The form of the code: digits:6, digits:6-8, hex:64, alnum:8 or any. Default: what the service takes."`
-	Responders string        `placeholder:"KEYS" help:"Signing keys (A...) that may answer, separated by commas or spaces. Default: any that the relay accepts."`
+	Responders string        `placeholder:"KEYS" help:"Signing keys (A...) that may answer, separated by commas or spaces, or a file of the repository that holds them, such as .github/responders: a key a line, with a name after it. Default: any that the relay accepts."`
 	Approvals  int           `default:"1" placeholder:"N" help:"How many people must agree, 1 or 2: with 2 one says yes, and another gives the code. 2 needs --responders. Default: 1."`
 }
 
@@ -74,8 +74,13 @@ func (r *askFlags) check() error {
 	if _, err := wire.ParseFormat(r.Format); err != nil {
 		return fmt.Errorf("--format: %s", plain(err))
 	}
+	given := r.Responders
+	var err error
+	if r.Responders, err = pinnedKeys(given); err != nil {
+		return fmt.Errorf("--responders: %w", err)
+	}
 	pinned := keys(r.Responders)
-	if r.Responders != "" && len(pinned) == 0 {
+	if given != "" && len(pinned) == 0 {
 		// Somebody meant to pin: a list whose variables were all empty must not
 		// let every key answer.
 		return errors.New("--responders holds separators but no key; give the keys, or nothing at all to let any key answer that the relay accepts")

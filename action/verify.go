@@ -18,7 +18,7 @@ import (
 
 type verifyReceiptCmd struct {
 	Receipt  string   `arg:"" placeholder:"RECEIPT" help:"The receipt, as cfa approve wrote it."`
-	Key      []string `placeholder:"KEYS" required:"" sep:"none" help:"Signing keys (A...) of those whose yes counts, separated by commas or spaces; again for more."`
+	Key      []string `placeholder:"KEYS" required:"" sep:"none" help:"Signing keys (A...) of those whose yes counts, separated by commas or spaces, or a file that holds them; again for more."`
 	Artifact []string `placeholder:"FILES" sep:"none" help:"A file, or a pattern, that must be among those approved; again for more. Without it nothing is compared with the receipt's digests."`
 
 	pinned []string
@@ -27,7 +27,11 @@ type verifyReceiptCmd struct {
 // AfterApply refuses what is wrong with the flags.
 func (v *verifyReceiptCmd) AfterApply() error {
 	for _, list := range v.Key {
-		v.pinned = append(v.pinned, keys(list)...)
+		found, err := pinnedKeys(list)
+		if err != nil {
+			return fmt.Errorf("--key: %w", err)
+		}
+		v.pinned = append(v.pinned, keys(found)...)
 	}
 	if len(v.pinned) == 0 {
 		return errors.New("--key names no key, so nobody's yes would count")

@@ -88,8 +88,13 @@ func TestFromAnInvitationToAnAnswerAndOut(t *testing.T) {
 	// All that is needed is there: one command, without a flag.
 	background := ben.start("run")
 	background.waitFor(`cfa-responder list shows what waits`)
-	job := w.job("--output", "stdout", "--responders", sign)
-	job.waitFor(`1 of 1 responders? on call: Ben`)
+	// In the repository there is a file of whose answers count.
+	pinned := filepath.Join(w.dir, "responders")
+	if err := os.WriteFile(pinned, []byte("# ours\n"+w.humans[0].sign+" Ana\n"+sign+" Ben\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	job := w.job("--output", "stdout", "--responders", pinned)
+	job.waitFor(`1 of 2 responders on call: Ben`)
 	var id string
 	for id == "" {
 		p := ben.start("list")
