@@ -80,7 +80,7 @@ func readReceipt(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, receipt.MaxReceipts*(receipt.MaxLine+2)+1))
+	return io.ReadAll(io.LimitReader(f, receipt.MaxFile+1))
 }
 
 // tellReceipts prints checked receipts. Each line begins with a word of ours.

@@ -17,7 +17,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nkeys"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/continuousauth/action/internal/answer"
@@ -97,7 +96,14 @@ func (c *joinCmd) Run(ctx context.Context, std stdio, env environ) error {
 	if err != nil {
 		return err
 	}
-	joined, err := answer.Join(ctx, relay, k.connect, k.sign, invitation)
+	chain, err := readChain(env, c.KeyFile, wire.PublicKey(k.sign))
+	if err != nil {
+		return err
+	}
+	ask := func(ctx context.Context) (wire.Joined, error) {
+		return answer.Join(ctx, relay, k.connect, k.sign, invitation, chain)
+	}
+	joined, err := ask(ctx)
 	if err != nil {
 		return reached(err)
 	}
@@ -122,7 +128,7 @@ func (c *joinCmd) Run(ctx context.Context, std stdio, env environ) error {
 			return nil
 		}
 		fmt.Fprintln(std.err, "Waiting for them to approve it ... (Ctrl-C ends this, and not the invitation)")
-		if joined, err = await(ctx, relay, k, invitation); err != nil {
+		if joined, err = await(ctx, ask); err != nil {
 			return err
 		}
 	}
@@ -145,7 +151,7 @@ func reached(err error) error {
 }
 
 // await asks until an administrator has decided.
-func await(ctx context.Context, relay *dial.Relay, k keys, invitation nkeys.KeyPair) (wire.Joined, error) {
+func await(ctx context.Context, ask func(context.Context) (wire.Joined, error)) (wire.Joined, error) {
 	began := time.Now()
 	for {
 		select {
@@ -153,7 +159,7 @@ func await(ctx context.Context, relay *dial.Relay, k keys, invitation nkeys.KeyP
 		case <-ctx.Done():
 			return wire.Joined{}, errors.New("interrupted; the invitation stays good. Once it is approved, cfa-responder run and cfa-responder listen are let in")
 		}
-		joined, err := answer.Join(ctx, relay, k.connect, k.sign, invitation)
+		joined, err := ask(ctx)
 		switch {
 		case errors.Is(err, dial.ErrUnreachable), ctx.Err() != nil:
 			// It may be restarted in this moment.

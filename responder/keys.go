@@ -452,7 +452,17 @@ func (c *keysShowCmd) Run(std stdio, env environ) error {
 	if err != nil {
 		return missingKeys(store, err)
 	}
-	return printPublic(std.out, name, k.public)
+	chain, err := readChain(env, c.KeyFile, k.public.sign)
+	if err != nil {
+		return err
+	}
+	if err := printPublic(std.out, name, k.public); err != nil {
+		return err
+	}
+	if former := wire.Former(k.public.sign, chain); len(former) > 0 {
+		_, err = fmt.Fprintf(std.out, "  former: [%s]\n", strings.Join(former, ", "))
+	}
+	return err
 }
 
 type keysMoveCmd struct {
@@ -495,6 +505,31 @@ func (c *keysMoveCmd) Run(ctx context.Context, std stdio, env environ) error {
 	fmt.Fprintf(std.err, "Your private keys are in %s. A program that runs keeps those that it has.\n", store.where(c.To))
 	if was.form == inPlain {
 		fmt.Fprint(std.err, "What stood in the file before was overwritten; on an SSD, and in backups, it may be found all the same.\n")
+	}
+	return nil
+}
+
+// replace keeps keys in the place of those that are there, in the same form, all of
+// them or none.
+func (s keyStore) replace(ctx context.Context, k keys) error {
+	was, err := s.read()
+	if err != nil {
+		return err
+	}
+	data, err := s.content(ctx, k, was.form, "")
+	if err != nil {
+		return err
+	}
+	defer clear(data)
+	if err := replaceFile(s.path, data, was.form == inPlain); err != nil {
+		if was.form == inKeyring {
+			err = errors.Join(err, keyring.Delete(ctx, k.public().sign))
+		}
+		return err
+	}
+	if was.form == inKeyring && was.public.sign != k.public().sign {
+		// The new key is kept, and counts: what is left of the old one is clutter.
+		_ = keyring.Delete(ctx, was.public.sign)
 	}
 	return nil
 }

@@ -91,6 +91,7 @@ type cli struct {
 	Phone     phoneCmd     `cmd:"" help:"The phones that reach the background program's page: add one, list them, remove one."`
 	Join      joinCmd      `cmd:"" help:"Become a project's responder, by an invitation."`
 	Keygen    keygenCmd    `cmd:"" help:"Make this responder's two keys."`
+	Rotate    rotateCmd    `cmd:"" help:"Change to a new signing key, for which the old one vouches."`
 	Keys      keysCmd      `cmd:"" help:"Print the public keys, as lines for the relay's configuration, or keep the private ones elsewhere."`
 	Pins      pinsCmd      `cmd:"" help:"Say which repository stands behind a project. Without pins nothing can be answered."`
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/continuousauth/action/internal/answer"
 	"github.com/continuousauth/action/internal/dial"
+	"github.com/continuousauth/action/internal/wire"
 )
 
 // place is where a responder's files are.
@@ -53,6 +54,9 @@ func (p place) outfit(ctx context.Context, std stdio, env environ) (o outfit, en
 // outfitWith loads the pins.
 func (p place) outfitWith(k keys, env environ) (o outfit, end func(), err error) {
 	o.keys = k
+	if o.chain, err = readChain(env, p.KeyFile, wire.PublicKey(k.sign)); err != nil {
+		return o, nil, err
+	}
 	if o.pins, err = env.file(p.Pins, "pins.yaml"); err != nil {
 		return o, nil, err
 	}

@@ -120,7 +120,8 @@ func strictly(node yaml.Node, v any) error {
 // outfit is what a responder at work needs, whichever way it asks.
 type outfit struct {
 	keys  keys
-	pins  string // file
+	chain []wire.Succession // how the signing key succeeds older ones
+	pins  string            // file
 	given []issuerEntry
 	log   *slog.Logger
 }
@@ -147,7 +148,7 @@ func (o outfit) front(ctx context.Context, relays []*dial.Relay, askers []answer
 		}
 		pinned = first.Pins != nil
 		c := answer.Config{
-			Relay: r, Connect: o.keys.connect, Sign: o.keys.sign, Trust: first, Log: o.log,
+			Relay: r, Connect: o.keys.connect, Sign: o.keys.sign, Chain: o.chain, Trust: first, Log: o.log,
 			LinkPath: service.LinkPath, Reusable: service.Reusable,
 		}
 		change(&c)

@@ -273,9 +273,11 @@ type Config struct {
 	Relay   *dial.Relay
 	Connect nkeys.KeyPair // U…
 	Sign    nkeys.KeyPair // A…
-	Trust   Trust
-	Askers  []Asker
-	Log     *slog.Logger // nil: none
+	// Chain is how Sign succeeds older keys, for jobs that pin one of these.
+	Chain  []wire.Succession
+	Trust  Trust
+	Askers []Asker
+	Log    *slog.Logger // nil: none
 	// LinkPath gives the path under which a service's links lead to a host, if they
 	// do; nil: none does.
 	LinkPath func(service, host string) (path string, known bool)

@@ -325,9 +325,14 @@ func absenceOf(env wire.Envelope, relay, sign string) (Absence, error) {
 // lost: the newest connection of a key closes the older one, so a responder that
 // listens comes back and closes this one.
 func tellAway(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, msg wire.AwayMessage) (wire.Reply, error) {
+	return exchange(ctx, relay, connect, wire.VerbAway, msg)
+}
+
+// exchange is tellAway for any message of a responder's.
+func exchange(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, verb string, msg any) (wire.Reply, error) {
 	wait := firstBackoff
 	for try := 1; ; try++ {
-		reply, err := tellOnce(ctx, relay, connect, msg)
+		reply, err := tellOnce(ctx, relay, connect, verb, msg)
 		refused, ok := errors.AsType[*wire.Refusal](err)
 		passes := errors.Is(err, dial.ErrUnreachable) || ok && (refused.Code == wire.RefusedBusy || refused.Code == wire.RefusedTooSoon) ||
 			// A relay that has just started refuses for a moment what it will let in.
@@ -346,7 +351,7 @@ func tellAway(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, msg
 	}
 }
 
-func tellOnce(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, msg wire.AwayMessage) (wire.Reply, error) {
+func tellOnce(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, verb string, msg any) (wire.Reply, error) {
 	conn, err := relay.Connect(ctx, connect, "")
 	if err != nil {
 		return wire.Reply{}, err
@@ -354,5 +359,5 @@ func tellOnce(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, msg
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, replyWithin)
 	defer cancel()
-	return conn.Request(ctx, wire.DeskSubject(wire.PublicKey(connect), wire.VerbAway), msg)
+	return conn.Request(ctx, wire.DeskSubject(wire.PublicKey(connect), verb), msg)
 }

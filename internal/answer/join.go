@@ -20,11 +20,12 @@ var ErrJoin = errors.New("the relay does not enrol this responder")
 // Join says once, over a connection of its own, that the holder of these keys wants
 // to be enrolled by an invitation, and gives how that stands. The same again changes
 // nothing. Who is still [wire.JoinedWaiting] asks again later.
-func Join(ctx context.Context, relay *dial.Relay, connect, sign, invitation nkeys.KeyPair) (wire.Joined, error) {
+func Join(ctx context.Context, relay *dial.Relay, connect, sign, invitation nkeys.KeyPair, chain []wire.Succession) (wire.Joined, error) {
 	m, err := wire.SignJoin(sign, connect, invitation, relay.Name(), now())
 	if err != nil {
 		return wire.Joined{}, err
 	}
+	m.Chain = chain
 	conn, err := relay.Connect(ctx, invitation, "")
 	if err != nil {
 		return wire.Joined{}, err
@@ -61,4 +62,24 @@ func JoinWait(waited time.Duration) time.Duration {
 		return joinSoon
 	}
 	return joinLater
+}
+
+// ErrRotate says that the relay does not take a new signing key.
+var ErrRotate = errors.New("the relay does not take the new signing key")
+
+// Rotate tells a relay by which chain the signing key that counts from now on
+// succeeds the one that is enrolled there. The same again changes nothing.
+func Rotate(ctx context.Context, relay *dial.Relay, connect nkeys.KeyPair, chain []wire.Succession) error {
+	keys, err := wire.OpenChain(chain)
+	if err != nil {
+		return err
+	}
+	reply, err := exchange(ctx, relay, connect, wire.VerbRotate, wire.RotateMessage{Chain: chain})
+	if refused, ok := errors.AsType[*wire.Refusal](err); ok {
+		return fmt.Errorf("%w: %s", ErrRotate, wire.Clean(refused.Error(), 300))
+	}
+	if err == nil && reply.Rotated != keys[len(keys)-1] {
+		return fmt.Errorf("%w: its reply does not name it", ErrRotate)
+	}
+	return err
 }

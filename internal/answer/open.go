@@ -138,7 +138,7 @@ func (d *Desk) challenge(p *prompt, t time.Time) {
 	nonce := make([]byte, 16)
 	rand.Read(nonce) // never fails (crypto/rand)
 	c := &challenge{
-		body: wire.Challenge{Key: d.sign, Connect: d.connect, Digest: p.digest, Nonce: nonce},
+		body: wire.Challenge{Key: d.sign, Connect: d.connect, Digest: p.digest, Nonce: nonce, Chain: d.config.Chain},
 		at:   t, until: t.Add(wire.AliveWithin),
 	}
 	env, err := wire.Sign(&c.body, d.config.Sign)

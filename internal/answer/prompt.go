@@ -51,7 +51,8 @@ type prompt struct {
 }
 
 // unsupported says why this program must leave a request alone: "" if it need not.
-func unsupported(r wire.Request, relay, sign string, t time.Time) string {
+func unsupported(r wire.Request, relay, sign string, chain []wire.Succession, t time.Time) string {
+	_, pinned := wire.Vouched(sign, chain, r.Responders)
 	switch {
 	case time.Unix(r.Made, 0).Sub(t) > maxAhead:
 		return fmt.Sprintf("it says that it was made later than it is now by this computer's clock, by more than %d minutes; if that clock is slow, set it right", int(maxAhead.Minutes()))
@@ -62,7 +63,7 @@ func unsupported(r wire.Request, relay, sign string, t time.Time) string {
 		return fmt.Sprintf("it was made for another relay, %s, and the one that passed it on is %s here; if %[1]s is what its administrator calls that relay, start this responder with `--relay-name %[1]s`", name, relay)
 	case r.Approvals > 1 && r.Ask == wire.AskLink:
 		return "it needs two people for a link, which this version cannot take part in; answer it with a newer one"
-	case len(r.Responders) > 0 && !slices.Contains(r.Responders, sign):
+	case len(r.Responders) > 0 && !pinned:
 		return "its workflow accepts answers of other responders' keys only; add yours to `responders` there, if it should"
 	}
 	return ""
@@ -87,7 +88,7 @@ func (d *Desk) setState(p *prompt, s wire.State) {
 		p.nextOpen = p.lastOpen.Add(openEvery)
 	}
 	p.state = s
-	p.unsupported = unsupported(p.request, d.relay, d.sign, now())
+	p.unsupported = unsupported(p.request, d.relay, d.sign, d.config.Chain, now())
 	if t := time.Unix(s.Deadline, 0); s.Deadline > 0 && t.Before(p.deadline) {
 		p.deadline = t
 	}

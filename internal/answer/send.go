@@ -129,7 +129,7 @@ func (d *Desk) seal(p *prompt, code string, t time.Time) error {
 	}
 	hash := sealed.Hash()
 	env, err := wire.Sign(&wire.Answer{
-		Key: d.sign, Digest: p.digest, Attempt: to.Attempt, Ask: to.Ask, Decision: wire.DecisionCode, Sealed: hash,
+		Key: d.sign, Digest: p.digest, Attempt: to.Attempt, Ask: to.Ask, Decision: wire.DecisionCode, Sealed: hash, Chain: d.config.Chain,
 	}, d.config.Sign)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (d *Desk) approve(p *prompt, t time.Time) error {
 		return fmt.Errorf("approve: %w", err)
 	}
 	env, err := wire.Sign(&wire.Answer{
-		Key: d.sign, Digest: p.digest, Attempt: attempt, Ask: wire.AskApproval, Decision: wire.DecisionYes, At: at, Receipt: sig,
+		Key: d.sign, Digest: p.digest, Attempt: attempt, Ask: wire.AskApproval, Decision: wire.DecisionYes, At: at, Receipt: sig, Chain: d.config.Chain,
 	}, d.config.Sign)
 	if err != nil {
 		return fmt.Errorf("approve: %w", err)
@@ -175,7 +175,7 @@ func (d *Desk) approve(p *prompt, t time.Time) error {
 func (d *Desk) agree(p *prompt, t time.Time) error {
 	attempt := p.proof.alive.Attempt
 	env, err := wire.Sign(&wire.Answer{
-		Key: d.sign, Digest: p.digest, Attempt: attempt, Ask: wire.AskCode, Decision: wire.DecisionYes,
+		Key: d.sign, Digest: p.digest, Attempt: attempt, Ask: wire.AskCode, Decision: wire.DecisionYes, Chain: d.config.Chain,
 	}, d.config.Sign)
 	if err != nil {
 		return fmt.Errorf("agree: %w", err)
@@ -201,7 +201,7 @@ func (d *Desk) Decline(ctx context.Context, id, reason string) error {
 		case d.quit:
 			return fmt.Errorf("%w: this responder is ending", ErrNotAnswerable)
 		}
-		env, err := wire.Sign(&wire.Decline{Key: d.sign, Digest: p.digest, Attempt: p.state.Attempt, Reason: reason}, d.config.Sign)
+		env, err := wire.Sign(&wire.Decline{Key: d.sign, Digest: p.digest, Attempt: p.state.Attempt, Reason: reason, Chain: d.config.Chain}, d.config.Sign)
 		if err != nil {
 			return fmt.Errorf("decline: %w", err)
 		}

@@ -15,6 +15,7 @@ import (
 // opening is one responder's last challenge.
 type opening struct {
 	challenge wire.Challenge
+	person    string // the pinned key behind the challenger
 	came      time.Time
 	answered  time.Time // when an alive answer was last sent to it
 	busy      bool      // one is being prepared, for whichever challenge is the last by then
@@ -45,7 +46,8 @@ func (s *Session) challenged(ctx context.Context, envelope *wire.Envelope) {
 		return
 	}
 	signer, err := wire.ClaimedSigner(*envelope)
-	if err != nil || !s.accepts(signer) || s.shut[signer] || s.spent[signer] {
+	person, ok := s.accepts(signer, *envelope)
+	if err != nil || !ok || s.shut[person] || s.spent[person] {
 		s.drop("a challenge of a key that this job does not accept")
 		return
 	}
@@ -71,7 +73,7 @@ func (s *Session) challenged(ctx context.Context, envelope *wire.Envelope) {
 		o = &opening{}
 		s.openings[signer] = o
 	}
-	o.challenge, o.came = c, time.Now()
+	o.challenge, o.came, o.person = c, time.Now(), person
 	s.freshen(ctx, signer, o)
 }
 
@@ -123,7 +125,7 @@ func (s *Session) alive(ctx context.Context, conn link, r ready) error {
 		return nil
 	}
 	o.busy = false
-	if s.held != nil || s.told != nil || s.shut[r.key] || s.spent[r.key] || time.Since(o.came) > wire.AliveWithin {
+	if s.held != nil || s.told != nil || s.shut[o.person] || s.spent[o.person] || time.Since(o.came) > wire.AliveWithin {
 		return nil
 	}
 	if r.dead != nil {

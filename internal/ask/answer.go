@@ -18,6 +18,7 @@ import (
 type held struct {
 	attempt   int
 	responder string
+	person    string // the pinned key behind it
 	sealed    wire.Digest
 	got       *step // nil for an approval, which has no receipt
 }
@@ -44,17 +45,18 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		return
 	}
 	signer, err := wire.ClaimedSigner(*envelope)
+	person, accepted := s.accepts(signer, *envelope)
 	switch {
 	case err != nil:
 		s.drop("an answer that names no signer")
 		return
-	case !s.accepts(signer):
+	case !accepted:
 		s.drop("an answer of a key that this job does not accept (" + wire.Clean(signer, 56) + ")")
 		return
-	case s.shut[signer]:
+	case s.shut[person]:
 		s.drop("another answer of a key whose answer could not be used")
 		return
-	case s.spent[signer]:
+	case s.spent[person]:
 		s.drop("a second approval of a key that has given one; two people must agree")
 		return
 	}
@@ -90,10 +92,10 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		s.drop("an answer, though a link is followed and not answered")
 		return
 	case a.Ask != s.cfg.Ask:
-		s.unusable(signer, "it answers another question")
+		s.unusable(signer, person, "it answers another question")
 		return
 	case s.wantsYes() && a.Decision == wire.DecisionYes:
-		s.agree(a)
+		s.agree(a, person)
 		return
 	case s.wantsYes():
 		// No relay that keeps to the protocol has taken it, and its signer is not
@@ -102,11 +104,11 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 		return
 	case s.cfg.Ask == wire.AskApproval && a.Decision == wire.DecisionYes:
 		if line, err = s.approval(a); err != nil {
-			s.unproved(signer, wire.Clean(err.Error(), 200))
+			s.unproved(signer, person, wire.Clean(err.Error(), 200))
 			return
 		}
 	case a.Decision != wire.DecisionCode:
-		s.unusable(signer, "it holds no code")
+		s.unusable(signer, person, "it holds no code")
 		return
 	case sealed == nil || sealed.Hash() != a.Sealed:
 		// Its signer meant something else: the relay lost or changed it.
@@ -115,16 +117,16 @@ func (s *Session) answer(envelope *wire.Envelope, sealed *wire.Sealed) {
 	default:
 		plain, err := s.hpke.Open(*sealed, seal.To{Digest: s.digest, Attempt: a.Attempt, Ask: a.Ask, Responder: signer})
 		if err != nil {
-			s.unusable(signer, wire.Clean(inWords(err), 200))
+			s.unusable(signer, person, wire.Clean(inWords(err), 200))
 			return
 		}
 		if err := s.format.Check(plain); err != nil {
-			s.unusable(signer, wire.Clean(err.Error(), 200))
+			s.unusable(signer, person, wire.Clean(err.Error(), 200))
 			return
 		}
 		code = &plain
 	}
-	s.hold(a, code, line)
+	s.hold(a, person, code, line)
 }
 
 // wantsYes says whether a code must not come yet, because two people must agree
@@ -136,8 +138,8 @@ func (s *Session) wantsYes() bool {
 // agree takes the first of two people's yes to a code: verified here, as a code
 // is, and followed by the job's own signed wish for the code, which no relay can
 // say in its place. Whoever has agreed gives no code.
-func (s *Session) agree(a wire.Answer) {
-	s.backed, s.spent[a.Key] = true, true
+func (s *Session) agree(a wire.Answer, person string) {
+	s.backed, s.spent[person] = true, true
 	s.tell(Agreed{Responder: a.Key})
 	s.queue(wire.VerbNext, &wire.Next{Key: s.id, Digest: s.digest, Attempt: a.Attempt})
 	s.advance(wire.ReasonNext)
@@ -157,24 +159,24 @@ func (s *Session) approval(a wire.Answer) ([]byte, error) {
 	if err := receipt.Verify(statement, a.Receipt, a.Key); err != nil {
 		return nil, err
 	}
-	return receipt.Encode(statement, a.Receipt, a.Key), nil
+	return receipt.Encode(statement, a.Receipt, a.Key, a.Chain...), nil
 }
 
 // unproved is what becomes of a yes whose receipt is no good. The relay, which
 // cannot know that, has ended the request with the last yes that it needs; then
 // nobody can be asked again, and the job must not end well.
-func (s *Session) unproved(signer, why string) {
+func (s *Session) unproved(signer, person, why string) {
 	if len(s.spent)+1 < max(s.cfg.Approvals, 1) {
-		s.unusable(signer, why)
+		s.unusable(signer, person, why)
 		return
 	}
-	s.shut[signer] = true
+	s.shut[person] = true
 	s.told = fail(ErrCancelled, fmt.Sprintf("%s said yes, but its receipt cannot be used: %s; the relay has ended the request with that", signer, why),
 		"run it again without that key among the responders, or once its program was upgraded")
 }
 
-func (s *Session) hold(a wire.Answer, code *string, line []byte) {
-	s.held = &held{attempt: a.Attempt, responder: a.Key, sealed: a.Sealed}
+func (s *Session) hold(a wire.Answer, person string, code *string, line []byte) {
+	s.held = &held{attempt: a.Attempt, responder: a.Key, person: person, sealed: a.Sealed}
 	s.mu.Lock()
 	s.holding, s.name = true, ""
 	s.mu.Unlock()
@@ -201,8 +203,8 @@ func (s *Session) receipt() {
 
 // unusable sends the request back to the humans, without the key whose answer
 // could not be used: a hostile responder must not keep it busy.
-func (s *Session) unusable(signer, why string) {
-	s.shut[signer] = true
+func (s *Session) unusable(signer, person, why string) {
+	s.shut[person] = true
 	s.tell(Warning{fmt.Sprintf("the answer of %s could not be used: %s; asking again, without that key", signer, why)})
 	s.queue(wire.VerbRejected, &wire.Rejected{Key: s.id, Digest: s.digest, Attempt: s.attempt, Why: wire.RejectedUnusable, Shut: signer})
 	s.advance(wire.ReasonRejected)

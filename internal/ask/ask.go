@@ -381,7 +381,12 @@ func (s *Session) tell(e Event) {
 	}
 }
 
-// accepts says whether an answer, challenge or decline of that signing key counts.
-func (s *Session) accepts(key string) bool {
-	return wire.CheckSigningKey(key) == nil && (len(s.cfg.Responders) == 0 || slices.Contains(s.cfg.Responders, key))
+// accepts says whether an answer, challenge or decline counts that signer has signed,
+// and as whose: the pinned key that vouches for it, so that one person stays one
+// whichever of their keys they use.
+func (s *Session) accepts(signer string, e wire.Envelope) (person string, ok bool) {
+	if wire.CheckSigningKey(signer) != nil {
+		return "", false
+	}
+	return wire.Vouched(signer, wire.ClaimedChain(e), s.cfg.Responders)
 }

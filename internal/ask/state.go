@@ -141,7 +141,7 @@ func (s *Session) declined(st *wire.State) *Failure {
 	const next = "ask them why before you run the job again"
 	if st.Decline != nil {
 		signer, err := wire.ClaimedSigner(*st.Decline)
-		if err == nil && s.accepts(signer) {
+		if _, ok := s.accepts(signer, *st.Decline); err == nil && ok {
 			d, err := wire.Open[wire.Decline](*st.Decline, signer)
 			if err == nil && d.Digest == s.digest {
 				what := fmt.Sprintf("declined by %s", who)

@@ -95,7 +95,7 @@ func (s *Session) decide(st *step) {
 		// Two people stand behind it by now: one more code may come from either.
 		clear(s.spent)
 	default:
-		s.spent[s.held.responder] = true
+		s.spent[s.held.person] = true
 	}
 	s.held = nil
 	select {

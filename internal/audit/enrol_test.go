@@ -198,3 +198,82 @@ func TestEventsTellOfEnrolments(t *testing.T) {
 		t.Error(said)
 	}
 }
+
+// A next key is its predecessor's word, and counts where that one did.
+func TestARotatedKeyIsHeldToItsChain(t *testing.T) {
+	t.Parallel()
+	rotated := func(s *story, n newcomer, by nkeys.KeyPair) (newcomer, []wire.Succession) {
+		next := n
+		next.sign = key(s.t, wire.NewSigningKey)
+		link, err := wire.SignSuccession(by, next.sign, s.now)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return next, []wire.Succession{link}
+	}
+	// The record's note of next: what n has proved, and the chain from there.
+	renote := func(s *story, n, next newcomer, chain []wire.Succession) {
+		var m wire.JoinMessage
+		if err := json.Unmarshal(n.said(s.t, relay, s.now), &m); err != nil {
+			s.t.Fatal(err)
+		}
+		m.Chain = chain
+		data, err := json.Marshal(m)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.enrol(next, func(note *lifecycle.Note) { note.Envelope = data })
+	}
+	for name, c := range map[string]struct {
+		tell func(*story, newcomer)
+		want string
+	}{
+		"the next key answers": {func(s *story, n newcomer) {
+			next, chain := rotated(s, n, n.sign)
+			s.enrol(n, nil)
+			s.answers(n)
+			renote(s, n, next, chain)
+			s.answers(next)
+		}, ""},
+		"the old key, after that": {func(s *story, n newcomer) {
+			next, chain := rotated(s, n, n.sign)
+			s.enrol(n, nil)
+			renote(s, n, next, chain)
+			s.now = s.now.Add(2 * stillIn)
+			s.answers(n)
+		}, "is not enrolled for the project rocket"},
+		"a key that another vouches for": {func(s *story, n newcomer) {
+			next, chain := rotated(s, n, s.ana)
+			s.enrol(n, nil)
+			renote(s, n, next, chain)
+		}, "is about other keys"},
+		"a key that nobody vouches for": {func(s *story, n newcomer) {
+			next, _ := rotated(s, n, n.sign)
+			s.enrol(n, nil)
+			renote(s, n, next, nil)
+		}, "is about other keys"},
+		"a pinned key's successor": {func(s *story, n newcomer) {
+			next, chain := rotated(s, n, n.sign)
+			j := s.ask(func(q *wire.Request) { q.Responders = []string{wire.PublicKey(n.sign)} })
+			sealed := wire.Sealed{Enc: make([]byte, 32), Ciphertext: make([]byte, 600)}
+			b := wire.Answer{Key: wire.PublicKey(next.sign), Digest: j.dig, Attempt: 1, Ask: wire.AskCode, Decision: wire.DecisionCode, Sealed: sealed.Hash(), Chain: chain}
+			j.apply(lifecycle.Answer{Key: b.Key, Name: "Cleo", Attempt: 1, Sealed: b.Sealed.String(), Envelope: j.sign(&b, next.sign).Encode()})
+		}, ""},
+		"its successor, which does not say so": {func(s *story, n newcomer) {
+			next, _ := rotated(s, n, n.sign)
+			j := s.ask(func(q *wire.Request) { q.Responders = []string{wire.PublicKey(n.sign)} })
+			j.answer(next.sign, "Cleo", 1)
+		}, "none of those that the job accepts"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStory(t)
+			c.tell(s, comes(t))
+			v := verified(s, s.messages)
+			switch {
+			case c.want == "" && v.Wrong != 0, c.want != "" && (v.Wrong != 1 || !strings.Contains(v.Problems[0].What, c.want)):
+				t.Errorf("%d problems: %v", v.Wrong, v.Problems)
+			}
+		})
+	}
+}

@@ -439,7 +439,7 @@ func (v *Verifier) responders(rec lifecycle.Record, env wire.Envelope, q *asking
 		return nil, fmt.Errorf("the responder %s did not sign what caused it: %w", key, err)
 	case digest != q.digest:
 		return nil, errors.New("what caused it is about another request")
-	case len(q.responders) > 0 && !slices.Contains(q.responders, key):
+	case len(q.responders) > 0 && !vouched(key, env, q.responders):
 		return in, fmt.Errorf("the responder %s is none of those that the job accepts", key)
 	case len(q.responders) == 0 && !v.Enrolled(q.project, key):
 		// What the job has pinned it has said itself; else the file says it, or the
@@ -447,6 +447,12 @@ func (v *Verifier) responders(rec lifecycle.Record, env wire.Envelope, q *asking
 		return in, notEnrolled{q.project, key}
 	}
 	return in, nil
+}
+
+// vouched says whether a key is among those pinned, or one of them vouches for it.
+func vouched(key string, env wire.Envelope, pinned []string) bool {
+	_, ok := wire.Vouched(key, wire.ClaimedChain(env), pinned)
+	return ok
 }
 
 // note checks what is recorded beside the requests.
@@ -613,7 +619,7 @@ func (v *Verifier) joined(n lifecycle.Note, said wire.JoinMessage, invitation st
 	switch {
 	case err != nil:
 		return fmt.Errorf("the responder %s did not sign that it wants to be enrolled: %w", n.Key, err)
-	case b.Key != n.Key || b.Connect != n.Connect:
+	case b.Connect != n.Connect || said.Speaks(b.Key, n.Key) != nil:
 		return errors.New("what the responder signed when it joined is about other keys")
 	case b.Relay != v.extent.Relay && !slices.Contains(v.Former, b.Relay):
 		return fmt.Errorf("the responder said it to the relay %q", b.Relay)

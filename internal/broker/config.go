@@ -168,6 +168,9 @@ type Responder struct {
 	Name    string `yaml:"name"`
 	Connect string `yaml:"connect"` // its connecting key, U…
 	Sign    string `yaml:"sign"`    // its signing key, A…
+	// Former are the signing keys that vouch for Sign, the oldest first: workflows that
+	// pin one of them take its answers. The responder proves it to each job.
+	Former []string `yaml:"former,omitempty"`
 	// After is how long a request of the project must have waited without an
 	// answer before this responder is asked too; 0: asked at once.
 	After Duration `yaml:"after,omitempty"`
@@ -192,6 +195,7 @@ func (d Duration) MarshalYAML() (any, error) { return time.Duration(d).String(),
 // desk is one connecting key: one human's machine, on call for some projects.
 type desk struct {
 	connect, sign, name string
+	former              []string // signing keys that vouch for sign
 	projects            []string
 }
 
@@ -804,12 +808,20 @@ func (c *Config) compileProjects(at func(string, string, ...any) error) error {
 			if err := wire.CheckSigningKey(r.Sign); err != nil {
 				return at(where+".sign", "%v; cfa-responder keygen prints it", err)
 			}
+			if len(r.Former) > wire.MaxChain {
+				return at(where+".former", "has %d keys; at most %d can vouch for another", len(r.Former), wire.MaxChain)
+			}
+			for _, key := range r.Former {
+				if err := wire.CheckSigningKey(key); err != nil {
+					return at(where+".former", "%v; cfa-responder keys prints it", err)
+				}
+			}
 			if time.Duration(r.After) >= time.Duration(c.Limits.Wait) {
 				return at(where+".after", "is %s, and no request waits longer than %s: this responder would never be asked", time.Duration(r.After), time.Duration(c.Limits.Wait))
 			}
 			d := c.desks[r.Connect]
 			if d == nil {
-				d = &desk{connect: r.Connect, sign: r.Sign, name: r.Name}
+				d = &desk{connect: r.Connect, sign: r.Sign, name: r.Name, former: r.Former}
 				c.desks[r.Connect] = d
 			}
 			// One person, one pair of keys: else approvals by "two people"

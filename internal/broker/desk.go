@@ -52,6 +52,12 @@ func (r *Relay) deskMessage(ctx context.Context, key, verb string, data []byte) 
 			return wire.Reply{}, err
 		}
 		return r.decline(ctx, d, m)
+	case wire.VerbRotate:
+		var m wire.RotateMessage
+		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
+			return wire.Reply{}, err
+		}
+		return r.rotate(ctx, d, m)
 	case wire.VerbAway:
 		var m wire.AwayMessage
 		if err := wire.Decode(data, wire.MaxMessage, &m); err != nil {
@@ -156,7 +162,7 @@ func (r *Relay) theirs(ctx context.Context, d *desk, key string, digest wire.Dig
 		return entry{}, err
 	}
 	r.store.know(key, answerers)
-	if !answerers.takes(d.sign) {
+	if !answerers.takes(d.sign, d.former) {
 		return entry{}, refuse(wire.RefusedNotYours, "this request accepts answers of other responders only", "the workflow pins them by their signing keys (`responders`)")
 	}
 	return e, nil

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,10 +98,20 @@ func proven(n lifecycle.Note) error {
 	if err != nil {
 		return err
 	}
-	if b.Key != n.Key || b.Connect != n.Connect {
+	if b.Connect != n.Connect {
 		return errors.New("it is about other keys")
 	}
-	return nil
+	return m.Speaks(b.Key, n.Key)
+}
+
+// former are the signing keys that vouch for an enrolment's: proven before it was
+// taken in.
+func former(n lifecycle.Note) []string {
+	var m wire.JoinMessage
+	if json.Unmarshal(n.Envelope, &m) != nil {
+		return nil
+	}
+	return wire.Former(n.Key, m.Chain)
 }
 
 // invitation is the last note of one that is good now.
@@ -276,7 +287,17 @@ func (c *Config) with(places []lifecycle.Note) *Config {
 		next.desks[key] = &own
 		bySign[d.sign] = key
 	}
+	// A rotation is a note in each project, and counts for all with the first.
+	newest := map[string]lifecycle.Note{}
 	for _, n := range places {
+		if known, ok := newest[n.Connect]; !ok || slices.Contains(former(n), known.Key) {
+			newest[n.Connect] = n
+		}
+	}
+	for _, n := range places {
+		if now := newest[n.Connect]; slices.Contains(former(now), n.Key) {
+			n.Key, n.Envelope = now.Key, now.Envelope
+		}
 		p, ok := next.Projects[n.Name]
 		if !ok || !c.takes(n) {
 			continue
@@ -286,14 +307,14 @@ func (c *Config) with(places []lifecycle.Note) *Config {
 			continue // of two in the record the older one
 		}
 		if d == nil {
-			d = &desk{connect: n.Connect, sign: n.Key, name: n.Person}
+			d = &desk{connect: n.Connect, sign: n.Key, name: n.Person, former: former(n)}
 			next.desks[n.Connect], bySign[n.Key] = d, n.Connect
 		}
 		if slices.Contains(d.projects, n.Name) {
 			continue // the file has it, with what it says of it
 		}
 		d.projects = append(d.projects, n.Name)
-		p.Responders = append(slices.Clone(p.Responders), Responder{Name: d.name, Connect: d.connect, Sign: d.sign})
+		p.Responders = append(slices.Clone(p.Responders), Responder{Name: d.name, Connect: d.connect, Sign: d.sign, Former: d.former})
 		next.Projects[n.Name] = p
 	}
 	return &next
@@ -335,7 +356,8 @@ func (r *Relay) reenrol() {
 // other projects: what they may hear was granted when they connected.
 func (r *Relay) leave(before, now *Config) {
 	for key, d := range before.desks {
-		if n := now.desks[key]; n == nil || n.sign != d.sign || !sameStrings(n.projects, d.projects) {
+		// A next signing key changes nothing of what may be heard.
+		if n := now.desks[key]; n == nil || n.sign != d.sign && !slices.Contains(n.former, d.sign) || !sameStrings(n.projects, d.projects) {
 			r.kick(key)
 		}
 	}
@@ -424,6 +446,9 @@ func checkPerson(name string) error {
 func (r *Relay) join(ctx context.Context, invitation string, m wire.JoinMessage) (wire.Reply, error) {
 	b, err := wire.OpenJoin(m, invitation)
 	if err != nil {
+		return wire.Reply{}, err
+	}
+	if err := m.Speaks(b.Key, b.Key); err != nil {
 		return wire.Reply{}, err
 	}
 	c := r.rules.Load().config
@@ -649,6 +674,71 @@ func (r *Relay) remove(ctx context.Context, who, project string) ([]Enrollee, er
 	}
 	r.reenrol()
 	return found, nil
+}
+
+// rotate takes a responder's word that another signing key is its own from now on:
+// the key that is enrolled vouches for it. What the file says, the file says.
+func (r *Relay) rotate(ctx context.Context, d *desk, m wire.RotateMessage) (wire.Reply, error) {
+	keys, err := wire.OpenChain(m.Chain)
+	if err != nil {
+		return wire.Reply{}, err
+	}
+	next := keys[len(keys)-1]
+	c, file := r.rules.Load().config, r.rules.Load().file
+	for key, other := range c.desks {
+		if key != d.connect && other.sign == next {
+			return wire.Reply{}, refuse(wire.RefusedKeyUsed, "that signing key is another responder's here", "")
+		}
+	}
+	switch own := file.desks[d.connect]; {
+	case own != nil && own.sign == next:
+		return wire.Reply{Rotated: next}, nil
+	case own != nil:
+		return wire.Reply{}, refuse(wire.RefusedNotYours, "this responder stands in the relay's file, which its administrator changes", "give them the lines that `cfa-responder keys` prints")
+	}
+	done := 0
+	for _, n := range r.store.places() {
+		if n.Connect != d.connect {
+			continue
+		}
+		_, err := r.store.noteEnrolment(ctx, enrolmentPrefix+seatOf(n.Name, n.Connect), func(last lifecycle.Note, there bool, now time.Time) (lifecycle.Note, error) {
+			switch {
+			case !there || last.Until != 0:
+				return last, errSame // removed meanwhile
+			case last.Key == next:
+				done++
+				return last, errSame
+			case !slices.Contains(keys, last.Key):
+				return last, refuse(wire.RefusedNotYours, "none of these keys is the one that is enrolled here", "ask the relay's administrator to remove it, and for an invitation")
+			}
+			var proof wire.JoinMessage
+			if err := wire.Decode(last.Envelope, lifecycle.MaxNote, &proof); err != nil {
+				return last, fmt.Errorf("%w: %w", errStore, err)
+			}
+			claimed, err := wire.ClaimedSigner(proof.Join)
+			if err != nil {
+				return last, fmt.Errorf("%w: %w", errStore, err)
+			}
+			// From the key that has joined on, or before, so that it can be verified alone.
+			proof.Chain = m.Chain
+			if err := proof.Speaks(claimed, next); err != nil {
+				return last, refuse(wire.RefusedNotYours, "this chain does not begin with the key that was enrolled here, or before it", "after more than "+strconv.Itoa(wire.MaxChain)+" keys, ask for an invitation")
+			}
+			done++
+			last.Key = next
+			last.Envelope, err = json.Marshal(proof)
+			return last, err
+		})
+		if err != nil {
+			return wire.Reply{}, err
+		}
+		r.log.Info("decision", "what", wire.VerbRotate, "project", n.Name, "name", n.Person, "key", d.connect, "responder", next, "before", n.Key, "outcome", "its next signing key")
+	}
+	if done == 0 {
+		return wire.Reply{}, refuse(wire.RefusedNotYours, "this responder is not enrolled here", "")
+	}
+	r.reenrol()
+	return wire.Reply{Rotated: next}, nil
 }
 
 // renewEnrolments writes what is in force once more, before it ages out: the record

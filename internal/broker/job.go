@@ -149,7 +149,7 @@ func (r *Relay) suitable(c *Config, q wire.Request) error {
 	if len(q.Responders) > 0 {
 		able := 0
 		for _, e := range c.enrolled(q.Project) {
-			if slices.Contains(q.Responders, e.Sign) {
+			if acceptableOf(&q).takes(e.Sign, e.Former) {
 				able++
 			}
 		}
@@ -413,7 +413,7 @@ func (r *Relay) view(e entry) wire.State {
 	}
 	now := r.now()
 	for _, p := range c.enrolled(e.rec.Project) {
-		if !answerers.takes(p.Sign) || slices.Contains(e.rec.Shut, p.Sign) {
+		if !answerers.takes(p.Sign, p.Former) || slices.Contains(e.rec.Shut, p.Sign) {
 			continue
 		}
 		s.Enrolled++

@@ -59,8 +59,10 @@ type acceptable struct{ keys []string }
 
 var anybody = &acceptable{}
 
-func (a *acceptable) takes(signer string) bool {
-	return len(a.keys) == 0 || slices.Contains(a.keys, signer)
+// takes says whether the answers of a signing key count, or of one that another
+// vouches for. The job holds that against the chain itself.
+func (a *acceptable) takes(signer string, former []string) bool {
+	return len(a.keys) == 0 || slices.Contains(a.keys, signer) || slices.ContainsFunc(former, func(key string) bool { return slices.Contains(a.keys, key) })
 }
 
 func acceptableOf(q *wire.Request) *acceptable {

@@ -30,7 +30,7 @@ func (c *Config) enrolment(project string, d *desk) Responder {
 		}
 	}
 	// A file that was read since: its next message finds it so.
-	return Responder{Connect: d.connect, Sign: d.sign, Name: d.name}
+	return Responder{Connect: d.connect, Sign: d.sign, Name: d.name, Former: d.former}
 }
 
 // waited is from when on a request has waited, and until when for an answer. While
@@ -71,7 +71,7 @@ func (r *Relay) turnOf(e *entry, p Responder, now time.Time) bool {
 	}
 	var earlier []Responder
 	for _, q := range r.rules.Load().config.enrolled(e.rec.Project) {
-		if q.After < p.After && answerers.takes(q.Sign) && !slices.Contains(e.rec.Shut, q.Sign) {
+		if q.After < p.After && answerers.takes(q.Sign, q.Former) && !slices.Contains(e.rec.Shut, q.Sign) {
 			earlier = append(earlier, q)
 		}
 	}

@@ -135,6 +135,71 @@ func TestFromAnInvitationToAnAnswerAndOut(t *testing.T) {
 	}
 }
 
+// A workflow that pins a key takes the answers of the one that it vouches for, and so
+// does who checks a receipt years later.
+func TestAKeyIsRotatedAndTheWorkflowStaysAsItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ben := w.newcomer("Ben")
+	join := ben.start("join", w.invite("Ben"), "--confirm", w.claim("repository_id"))
+	shown := join.waitFor(`(?m)^(` + fingerprint + `)$`)[1]
+	old := w.responders("approve", "Ben", "--fingerprint", shown).waitFor(`: (A[A-Z2-7]{55})`)[1]
+	if code := join.wait(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for range 2 { // and once more, over both
+		rotate := ben.start("rotate")
+		rotate.waitFor(`localhost: takes the new key`)
+		if code := rotate.wait(); code != 0 {
+			t.Fatalf("exit code %d", code)
+		}
+		if again := ben.start("rotate", "--again"); again.wait() != 0 || again.out.String() != rotate.out.String() {
+			t.Errorf("exit code %d", again.code)
+		}
+	}
+	w.restart()
+	listening := ben.start(append([]string{"listen"}, w.flags...)...)
+	listening.waitFor(`connected to the relay`)
+	now := ben.start("keys")
+	now.waitFor(`sign: (A[A-Z2-7]{55})\n  former: \[` + old + `, A[A-Z2-7]{55}\]`)
+	sign := now.waitFor(`sign: (A[A-Z2-7]{55})`)[1]
+	if sign == old {
+		t.Fatal("the key is the same")
+	}
+
+	job := w.job("--output", "stdout", "--responders", old)
+	job.waitFor(`1 of 1 responders on call: Ben`)
+	listening.waitFor(`#1 your turn: type 1`)
+	fmt.Fprintf(listening.in, "1\n%s\n", testCode)
+	if code := job.wait(); code != 0 || job.out.String() != testCode+"\n" {
+		t.Fatalf("exit code %d", code)
+	}
+	artifact, receipt := filepath.Join(w.dir, "artifact"), filepath.Join(w.dir, "receipt")
+	if err := os.WriteFile(artifact, []byte("bytes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, w.issuer.GitHubEnv("release"), "cfa", append([]string{"approve", "--project", project, "--artifact", artifact, "--responders", old, "--receipt", receipt}, w.flags...)...)
+	match := a.waitFor(`match code:\s+(\S+)`)[1]
+	listening.waitFor(`#2 your turn`)
+	fmt.Fprintf(listening.in, "2\n%s\n", match)
+	if code := a.wait(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for key, want := range map[string]int{old: 0, sign: 0, w.humans[0].sign: 77} {
+		if v := run(t, nil, "cfa", "verify-receipt", receipt, "--key", key, "--artifact", artifact); v.code != want {
+			t.Errorf("checked with %s: exit code %d", key, v.code)
+		}
+	}
+	if v := run(t, nil, "cfa-relay", "audit", "verify", "--config", w.config); v.code != 0 {
+		t.Error("the record does not verify")
+	}
+	// Whom the file names, its administrator changes.
+	ana := run(t, nil, "cfa-responder", append([]string{"rotate", "--key-file", w.humans[0].keys}, w.flags...)...)
+	if ana.code != 77 || !strings.Contains(ana.err.String(), "stands in the relay's file, which its administrator changes; give them the lines that `cfa-responder keys` prints") {
+		t.Errorf("exit code %d", ana.code)
+	}
+}
+
 // A relay with a certificate of its own is known by what the invitation holds.
 func TestAnInvitationBringsTheRelaysCertificate(t *testing.T) {
 	t.Parallel()

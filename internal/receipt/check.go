@@ -54,7 +54,7 @@ func Hash(path string) (f File, err error) {
 }
 
 // Check says whether receipts, as [Read] gave them, are the yes of as many
-// different pinned keys as their request needed, and whether each of files was
+// different pinned keys as their request needed, or of keys that these vouch for, and whether each of files was
 // approved by it. Files that were approved and are not among files are not
 // looked at. Its error wraps [ErrNotApproved].
 func Check(receipts []Receipt, pinned []string, files []File) error {
@@ -69,17 +69,18 @@ func Check(receipts []Receipt, pinned []string, files []File) error {
 		if err := Verify(r.Statement, r.Sig, p.Responder); err != nil {
 			return err
 		}
+		person, ok := wire.Vouched(p.Responder, r.Chain, pinned)
 		switch {
-		case !slices.Contains(pinned, p.Responder):
-			return not("it is signed by %s, which is not among the keys given", p.Responder)
-		case slices.Contains(people, p.Responder):
+		case !ok:
+			return not("it is signed by %s, which is not among the keys given, and none of them vouches for it", p.Responder)
+		case slices.Contains(people, person):
 			return not("%s approved twice, and two people are two keys", p.Responder)
 		case p.Digest != first.Digest:
 			return not("the receipts are about two requests, %s and %s", first.Digest, p.Digest)
 		case p.Approvals != first.Approvals || !slices.Equal(r.Subject, receipts[0].Subject):
 			return not("the receipts contradict each other") // two of one digest cannot, unless a responder lies
 		}
-		people = append(people, p.Responder)
+		people = append(people, person)
 	}
 	if len(people) < first.Approvals {
 		return not("the request needed %d people, and %d approved", first.Approvals, len(people))

@@ -48,6 +48,8 @@ const (
 	MaxLine = 2*MaxStatement + 1024
 	// MaxReceipts is how many receipts one request can bring: one a person.
 	MaxReceipts = 2
+	// MaxFile bounds a file of receipts: each with the chain of its key.
+	MaxFile = MaxReceipts * (MaxLine + 2 + wire.MaxChain*2048)
 )
 
 var (
@@ -210,15 +212,27 @@ type signature struct {
 	Sig   wire.Bytes `json:"sig"`
 }
 
-// Encode gives a receipt: a DSSE envelope as one line of JSON, without the line
+// Encode gives a receipt: a DSSE envelope as one line of JSON, and after it, where
+// the key succeeds others, a line for each link of its chain; without the last line
 // break. It does not verify; who encodes has done that, or has just signed.
-func Encode(statement, sig []byte, key string) []byte {
-	out, err := encode(envelope{PayloadType, statement, []signature{{key, sig}}})
-	if err != nil {
-		panic(fmt.Sprintf("receipt: envelope does not encode: %v", err)) // it holds strings and bytes only
+func Encode(statement, sig []byte, key string, chain ...wire.Succession) []byte {
+	lines := []any{envelope{PayloadType, statement, []signature{{key, sig}}}}
+	for _, link := range chain {
+		lines = append(lines, link)
 	}
-	return out
+	var out [][]byte
+	for _, l := range lines {
+		line, err := encode(l)
+		if err != nil {
+			panic(fmt.Sprintf("receipt: envelope does not encode: %v", err)) // it holds strings and bytes only
+		}
+		out = append(out, line)
+	}
+	return bytes.Join(out, []byte("\n"))
 }
+
+// link begins a line that is one of a chain's.
+var link = []byte(`{"successor":`)
 
 // Receipt is one that was read and whose signature verifies with the key that it
 // names. Whether that key is anybody's is for [Check] to say.
@@ -226,18 +240,27 @@ type Receipt struct {
 	Content
 	Statement []byte // as it was signed
 	Sig       []byte
+	// Chain is how its key succeeds others, up to itself; nil: it does not, or does not
+	// say so.
+	Chain []wire.Succession
 }
 
-// Read reads a file of receipts, one a line, at most [MaxReceipts]: strictly, and
-// each verified with the key that it names.
+// Read reads a file of receipts, at most [MaxReceipts], each a line and those of its
+// chain: strictly, and each verified with the key that it names.
 func Read(data []byte) ([]Receipt, error) {
-	if len(data) > MaxReceipts*(MaxLine+2) {
+	if len(data) > MaxFile {
 		return nil, fmt.Errorf("%w: %d bytes are more than receipts have", ErrForm, len(data))
 	}
 	var out []Receipt
 	for line := range bytes.Lines(data) {
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
+			continue
+		}
+		if n := len(out); n > 0 && bytes.HasPrefix(line, link) {
+			if err := out[n-1].succeeds(line); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if len(out) == MaxReceipts {
@@ -252,7 +275,28 @@ func Read(data []byte) ([]Receipt, error) {
 	if len(out) == 0 {
 		return nil, fmt.Errorf("%w: nothing stands in it", ErrForm)
 	}
+	for _, r := range out {
+		if len(r.Chain) == 0 {
+			continue
+		}
+		if keys, err := wire.OpenChain(r.Chain); err != nil || keys[len(keys)-1] != r.Predicate.Responder {
+			return nil, fmt.Errorf("%w: the keys that stand below it do not vouch for its own", ErrForm)
+		}
+	}
 	return out, nil
+}
+
+// succeeds takes in a line of a receipt's chain.
+func (r *Receipt) succeeds(line []byte) error {
+	var s wire.Succession
+	if len(line) > MaxLine || len(r.Chain) == wire.MaxChain {
+		return fmt.Errorf("%w: more keys than can vouch for another", ErrForm)
+	}
+	if err := decode(line, &s); err != nil {
+		return err
+	}
+	r.Chain = append(r.Chain, s)
+	return nil
 }
 
 func readLine(line []byte) (Receipt, error) {

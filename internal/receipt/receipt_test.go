@@ -389,6 +389,7 @@ func FuzzRead(f *testing.F) {
 	good := signed(f, ada, 1, nil)
 	for _, s := range [][]byte{
 		good, lines(signed(f, ada, 1, two), signed(f, ben, 2, two)), signed(f, eve, 3, func(r *wire.Request) { r.Artifacts = nil }),
+		succeeded(f, eve, ada, 1, nil),
 		nil, []byte("{}"), []byte(`{"payloadType":"application/vnd.in-toto+json","payload":"e30=","signatures":[{"keyid":"","sig":""}]}`), good[:len(good)/2],
 	} {
 		f.Add(s)
@@ -400,7 +401,7 @@ func FuzzRead(f *testing.F) {
 		}
 		var out [][]byte
 		for _, r := range list {
-			out = append(out, Encode(r.Statement, r.Sig, r.Predicate.Responder))
+			out = append(out, Encode(r.Statement, r.Sig, r.Predicate.Responder, r.Chain...))
 		}
 		written := lines(out...)
 		if strings.TrimSpace(string(written)) != strings.Join(strings.Fields(string(data)), "\n") {

@@ -28,6 +28,7 @@ const (
 	KindAnswer    Kind = "answer"    // responder: here is the sealed code, or my yes
 	KindDecline   Kind = "decline"   // responder: no
 	KindAway      Kind = "away"      // responder: away until then, or back
+	KindSuccessor Kind = "successor" // responder: another key is mine from now on
 	KindJoin      Kind = "join"      // responder: enrol me, by this invitation
 	KindConnect   Kind = "connect"   // connecting key, of a responder or of a job that is known: I connect to this relay
 )

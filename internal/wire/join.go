@@ -16,6 +16,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,28 @@ type JoinMessage struct {
 	Join       Envelope `json:"join"`
 	Connect    Bytes    `json:"connect"`    // by the connecting key that the body names
 	Invitation Bytes    `json:"invitation"` // by the invitation's key
+	// Of a key that succeeds others: how. On a relay's record it goes on to the key
+	// that counts now.
+	Chain []Succession `json:"chain,omitempty"`
+}
+
+// Speaks says whether who has joined with joined speaks with key now: it is the same
+// key, or one of a chain with it that ends with key.
+func (m JoinMessage) Speaks(joined, key string) error {
+	if len(m.Chain) == 0 {
+		if joined != key {
+			return malformed("another key has joined, and none vouches for this one")
+		}
+		return nil
+	}
+	keys, err := OpenChain(m.Chain)
+	if err != nil {
+		return err
+	}
+	if keys[len(keys)-1] != key || !slices.Contains(keys, joined) {
+		return malformed("a chain that is of other keys")
+	}
+	return nil
 }
 
 // SignJoin is what a newcomer with these keys says to the relay of that name.

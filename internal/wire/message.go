@@ -134,6 +134,8 @@ type Challenge struct {
 	Connect string `json:"connect"` // its connecting key, U…
 	Digest  Digest `json:"digest"`
 	Nonce   Bytes  `json:"nonce"` // 16 random bytes
+	// Of a key that succeeds others: how, up to Key.
+	Chain []Succession `json:"chain,omitempty"`
 }
 
 // What a responder decides.
@@ -156,6 +158,8 @@ type Answer struct {
 	// can make by itself.
 	At      int64 `json:"at,omitempty"`
 	Receipt Bytes `json:"receipt,omitempty"`
+	// As in a challenge.
+	Chain []Succession `json:"chain,omitempty"`
 }
 
 // Decline is a human's no. It is final.
@@ -164,6 +168,8 @@ type Decline struct {
 	Digest  Digest `json:"digest"`
 	Attempt int    `json:"attempt"`
 	Reason  string `json:"reason"`
+	// As in a challenge.
+	Chain []Succession `json:"chain,omitempty"`
 }
 
 func (*Request) kind() Kind   { return KindRequest }
@@ -347,6 +353,9 @@ func (b *Challenge) check() error {
 	if len(b.Nonce) != 16 {
 		return malformed("challenge is not 16 bytes")
 	}
+	if err := checkChain(b.Chain, b.Key); err != nil {
+		return err
+	}
 	return CheckConnectKey(b.Connect)
 }
 
@@ -369,7 +378,7 @@ func (b *Answer) check() error {
 	case !approved && (b.At != 0 || len(b.Receipt) != 0):
 		return malformed("a receipt of what is no approval")
 	}
-	return nil
+	return checkChain(b.Chain, b.Key)
 }
 
 func (b *Decline) check() error {
@@ -378,6 +387,9 @@ func (b *Decline) check() error {
 	}
 	if b.Attempt < 1 || b.Attempt > maxAttempt {
 		return malformed("attempt out of range")
+	}
+	if err := checkChain(b.Chain, b.Key); err != nil {
+		return err
 	}
 	return checkText("reason", b.Reason)
 }
@@ -583,7 +595,8 @@ type Reply struct {
 	State   *State    `json:"state,omitempty"`
 	Page    *Page     `json:"page,omitempty"`
 	Joined  *Joined   `json:"joined,omitempty"`
-	Away    *Envelope `json:"away,omitempty"` // to an AwayMessage: the responder's newest statement on record, if there is one
+	Rotated string    `json:"rotated,omitempty"` // to a RotateMessage: the signing key that counts now
+	Away    *Envelope `json:"away,omitempty"`    // to an AwayMessage: the responder's newest statement on record, if there is one
 	Refused *Refusal  `json:"refused,omitempty"`
 }
 

@@ -317,8 +317,9 @@ func FuzzMessage(f *testing.F) {
 		Reply{V: Version, State: &state, Page: &Page{Items: []Item{{Key: job, Request: request, State: state}}, Ended: []Ended{{Key: job, State: state}}, More: true}, Refused: &Refusal{Code: RefusedTaken, Why: "Ada answered", Mend: "nothing"}},
 		Hint{Hint: HintAnswer, Key: job, Rev: 3, Envelope: &answer, Sealed: sealed, Token: "a.b.c"},
 		AwayMessage{Away: &away},
-		JoinMessage{Join: mustSign(f, everyKind()[11].body, signKey), Connect: filled(64, 3), Invitation: filled(64, 4)},
-		Reply{V: Version, Joined: &Joined{State: JoinedWaiting, Project: "widgets", Name: "Ada"}},
+		JoinMessage{Join: mustSign(f, everyKind()[12].body, signKey), Connect: filled(64, 3), Invitation: filled(64, 4)},
+		RotateMessage{Chain: []Succession{{Successor: mustSign(f, everyKind()[11].body, signKey), Next: filled(64, 5)}}},
+		Reply{V: Version, Rotated: PublicKey(otherSign), Joined: &Joined{State: JoinedWaiting, Project: "widgets", Name: "Ada"}},
 		Reply{V: Version, Away: &away, Page: &Page{Away: &away}, State: &State{Rev: 1, State: "pending", Attempt: 1, Reason: ReasonFirst, After: 300, Then: []string{"Bob"}, Skipped: true, Away: []Absent{{Name: "Ada", Until: 1_795_010_000}, {Until: 1}}}},
 	}
 	type pair struct {
@@ -357,7 +358,7 @@ func TestEachMessageSurvivesTheWire(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []reflect.Type{
 		reflect.TypeFor[RequestMessage](), reflect.TypeFor[StateQuery](), reflect.TypeFor[AliveMessage](), reflect.TypeFor[StepMessage](), reflect.TypeFor[PendingQuery](),
-		reflect.TypeFor[OpenMessage](), reflect.TypeFor[AnswerMessage](), reflect.TypeFor[DeclineMessage](), reflect.TypeFor[AwayMessage](), reflect.TypeFor[JoinMessage](), reflect.TypeFor[Reply](), reflect.TypeFor[Hint](),
+		reflect.TypeFor[OpenMessage](), reflect.TypeFor[AnswerMessage](), reflect.TypeFor[DeclineMessage](), reflect.TypeFor[AwayMessage](), reflect.TypeFor[JoinMessage](), reflect.TypeFor[RotateMessage](), reflect.TypeFor[Reply](), reflect.TypeFor[Hint](),
 	} {
 		v := reflect.New(kind)
 		fill(t, v.Elem())

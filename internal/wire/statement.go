@@ -15,7 +15,7 @@ import (
 // messages are the kinds that a statement must not have: a file would be good as
 // a message.
 var messages = []Kind{
-	KindRequest, KindAlive, KindGot, KindRejected, KindNext, KindDone, KindCancel, KindChallenge, KindAnswer, KindDecline, KindAway, KindJoin, KindConnect,
+	KindRequest, KindAlive, KindGot, KindRejected, KindNext, KindDone, KindCancel, KindChallenge, KindAnswer, KindDecline, KindAway, KindSuccessor, KindJoin, KindConnect,
 }
 
 // SignStatement puts the bytes of a body into an envelope, signed by kp, of a kind

@@ -23,6 +23,7 @@ const (
 	VerbDecline = "decline"
 	VerbAway    = "away"
 	VerbJoin    = "join"
+	VerbRotate  = "rotate"
 )
 
 // JobSubject is cfa.v1.job.<key>.<verb>.

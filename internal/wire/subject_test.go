@@ -15,7 +15,7 @@ func TestASubjectSaysWhoseItIsOrNothing(t *testing.T) {
 			t.Errorf("job's %s: %v %q %q %v", verb, desk, k, v, ok)
 		}
 	}
-	for _, verb := range []string{VerbPending, VerbOpen, VerbAnswer, VerbDecline, VerbAway, VerbJoin} {
+	for _, verb := range []string{VerbPending, VerbOpen, VerbAnswer, VerbDecline, VerbAway, VerbJoin, VerbRotate} {
 		if desk, k, v, ok := ParseSubject(DeskSubject(key, verb)); !desk || k != key || v != verb || !ok {
 			t.Errorf("desk's %s: %v %q %q %v", verb, desk, k, v, ok)
 		}

@@ -98,6 +98,7 @@ func everyKind() []kindCase {
 		newCase(KindAnswer, signKey, &Answer{Key: sign, Digest: Digest{1}, Attempt: 1, Ask: AskCode, Decision: DecisionCode, Sealed: Digest{2}}),
 		newCase(KindDecline, signKey, &Decline{Key: sign, Digest: Digest{1}, Attempt: 1, Reason: "not today"}),
 		newCase(KindAway, signKey, &Away{Key: sign, Relay: "relay.example.com", At: 1_795_000_000_123, Until: 1_795_010_000}),
+		newCase(KindSuccessor, signKey, &Successor{Key: sign, Next: PublicKey(otherSign), At: 1_795_000_000}),
 		newCase(KindJoin, signKey, &Join{Key: sign, Connect: connect, Invitation: job, Relay: "relay.example.com", At: 1_795_000_000}),
 		newCase(KindConnect, jobKey, &Connect{Key: job, Relay: "relay.example.com", At: 1_795_000_000}),
 	}
@@ -161,7 +162,7 @@ func refused(t *testing.T, err error, want string) {
 // loop over it would pass with one forgotten.
 func TestTheKindsTestedAreAllThereAre(t *testing.T) {
 	t.Parallel()
-	all := []Kind{KindRequest, KindAlive, KindGot, KindRejected, KindNext, KindDone, KindCancel, KindChallenge, KindAnswer, KindDecline, KindAway, KindJoin, KindConnect}
+	all := []Kind{KindRequest, KindAlive, KindGot, KindRejected, KindNext, KindDone, KindCancel, KindChallenge, KindAnswer, KindDecline, KindAway, KindSuccessor, KindJoin, KindConnect}
 	var tested []Kind
 	for _, c := range everyKind() {
 		if c.body.kind() != c.kind {
