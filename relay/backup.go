@@ -139,7 +139,7 @@ func (r *restoreCmd) Run(ctx context.Context, stdio stdio) error {
 		fmt.Fprintf(stdio.out, "good: it can be restored; of its requests %d are open, and would be cancelled\n", done.Ended)
 		return nil
 	}
-	fmt.Fprintf(stdio.out, "restored; %s cancelled. What was recorded after %s is lost: a run that was declined since then can ask again\n", open(done.Ended), made)
+	fmt.Fprintf(stdio.out, "restored; %s cancelled. What was recorded after %s is lost: a run that was declined since then can ask again, and a responder that was removed is enrolled again (cfa-relay responders list)\n", open(done.Ended), made)
 	return nil
 }
 

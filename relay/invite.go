@@ -78,6 +78,9 @@ func (c *inviteCmd) Run(ctx context.Context, std stdio) error {
 	fmt.Fprintf(std.err, "An invitation for %s to answer for %s at %s, good once, until %s.\n", c.Name, c.Project, address, until.UTC().Format("2006-01-02 15:04 MST"))
 	fmt.Fprintln(std.err, "Whoever has the link can ask to be enrolled: hand it over where nobody else reads it. There, `cfa-responder join` takes it, and shows a fingerprint;")
 	fmt.Fprintf(std.err, "have that read to you, then: cfa-relay responders approve --config %s %s\n", shellWord(c.Config), shellWord(c.Name))
+	if a := config.TLS.ACME; a != nil && a.CAFile != "" || config.NATS != nil && config.NATS.CAFile != "" {
+		fmt.Fprintln(std.err, "The relay's certificate is of an authority of your own: hand that one's over, too, and have it named: cfa-responder join --ca-file FILE")
+	}
 	if c.QR {
 		code, err := picture(link)
 		if err != nil {

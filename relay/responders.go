@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"golang.org/x/term"
@@ -122,7 +123,15 @@ func (c *respondersRemoveCmd) Run(ctx context.Context, std stdio) error {
 	if err != nil {
 		return noRelay(err)
 	}
+	all, err := broker.AskResponders(ctx, data)
+	if err != nil {
+		return noRelay(err)
+	}
 	for _, e := range out {
+		if slices.ContainsFunc(all, func(o broker.Enrollee) bool { return o.From == "file" && o.Sign == e.Sign && o.Project == e.Project }) {
+			fmt.Fprintf(std.out, "%s still answers for %s: the relay's file has them, too; take them out there, and have it read with cfa-relay reload\n", e.Name, e.Project)
+			continue
+		}
 		if e.Sign == "" {
 			fmt.Fprintf(std.out, "the invitation of %s to %s is withdrawn\n", e.Name, e.Project)
 			continue

@@ -64,7 +64,7 @@ func TestAMistakeInTheFileIsNamedWithItsLine(t *testing.T) {
 		{"an unknown key below", "  nats: 127", "  port: 1\n  nats: 127", []string{"line 3: field port not found (there are nats, websocket, origins, plain-websocket, metrics, public-metrics)"}},
 		{"an unknown key of a project", "    ci:", "    cj: 1\n    ci:", []string{"line 8: field cj not found; did you mean ci?"}},
 		{"letters that changed places", "host:", "hots:", []string{"line 1: field hots not found; did you mean host?"}},
-		{"an unknown key of a responder", "        sign:", "        key: x\n        sign:", []string{"line 15: field key not found (there are name, connect, sign, after)"}},
+		{"an unknown key of a responder", "        sign:", "        key: x\n        sign:", []string{"line 15: field key not found (there are name, connect, sign, former, after)"}},
 		{"a key twice", "", "host: other.example.com\n", []string{"line 16: mapping key \"host\" already defined at line 1"}},
 		{"a project twice", "", "  rocket: {}\n", []string{"line 16: mapping key \"rocket\" already defined at line 7"}},
 		{"a list for a word", "host: relay.example.com", "host: [a]", []string{"line 1: cannot unmarshal !!seq into string"}},

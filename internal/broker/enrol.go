@@ -504,7 +504,7 @@ const (
 	Enrolled = "enrolled"
 	Waiting  = "waiting" // it has joined, and is to be approved
 	Invited  = "invited"
-	Idle     = "idle" // enrolled by the record, and the file does not let that count
+	Idle     = "idle" // enrolled by the record, which does not count: the file has it, too, or does not let it
 )
 
 // Enrollee is one responder in one project, or an invitation.
@@ -546,7 +546,9 @@ func (r *Relay) Responders() []Enrollee {
 		if d := rules.config.desks[n.Connect]; d == nil || d.sign != n.Key || !slices.Contains(d.projects, n.Name) {
 			e.State, e.Connected = Idle, false
 		} else if slices.ContainsFunc(rules.file.enrolled(n.Name), func(p Responder) bool { return p.Connect == n.Connect }) {
-			continue // it is listed as the file's
+			// It is listed as the file's, too. Taken out there alone it would be enrolled
+			// still, which must not come as a surprise.
+			e.State, e.Connected = Idle, false
 		}
 		out = append(out, e)
 	}

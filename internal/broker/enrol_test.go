@@ -382,6 +382,25 @@ func TestAReloadLeavesTheEnrolledInUnlessTheFileSaysOtherwise(t *testing.T) {
 	if _, err := f.relay.remove(t.Context(), "Ana", ""); err == nil || !strings.Contains(err.Error(), "stands in the relay's file, which wins") {
 		t.Errorf("%v", err)
 	}
+	// Who is in both is the file's, and out of the record when it is told.
+	base := c.text
+	c.set(strings.Replace(base, "responders: ["+f.ana.yaml()+"]", "responders: ["+f.ana.yaml()+", "+cleo.yaml()+"]", 1))
+	if err := f.relay.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{Enrolled + " file", Idle + " record"} {
+		found := false
+		for _, e := range f.relay.Responders() {
+			found = found || e.Name == "Cleo" && e.State+" "+e.From == want
+		}
+		if !found {
+			t.Errorf("not %s: %+v", want, f.relay.Responders())
+		}
+	}
+	c.set(base)
+	if err := f.relay.Reload(); err != nil {
+		t.Fatal(err)
+	}
 	// The file takes one of her keys for another's.
 	dan := &human{"Dan", newHuman(t, "Dan").connect, cleo.sign}
 	c.set(strings.Replace(c.text, "responders: ["+f.ana.yaml()+"]", "responders: ["+f.ana.yaml()+", "+dan.yaml()+"]", 1))
