@@ -40,7 +40,7 @@ const (
 // wish is one line of a client.
 type wish struct {
 	ID     int              `json:"id"`
-	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, follow, decline, away, status, unlock, quit
+	Do     string           `json:"do"` // watch, list, past, open, answer, answer-all, source, follow, decline, away, status, unlock, quit
 	Prompt string           `json:"prompt,omitempty"`
 	Answer *answer.Answer   `json:"answer,omitempty"`
 	All    *answer.Together `json:"all,omitempty"`
@@ -91,7 +91,7 @@ var errorKinds = []struct {
 	name string
 	err  error
 }{
-	{"code", answer.ErrCode}, {"match", answer.ErrMatch}, {"one-each", answer.ErrOneEach}, {"not-answerable", answer.ErrNotAnswerable}, {"until", answer.ErrUntil},
+	{"code", answer.ErrCode}, {"match", answer.ErrMatch}, {"one-each", answer.ErrOneEach}, {"not-answerable", answer.ErrNotAnswerable}, {"until", answer.ErrUntil}, {"source", answer.ErrSource},
 	{"locked", errKeysLocked},
 }
 
@@ -227,7 +227,11 @@ func (c *control) Ask(ctx context.Context, news <-chan answer.News, desk answer.
 
 func (c *control) serve(ctx context.Context, conn net.Conn) {
 	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	var slow sync.WaitGroup
+	defer func() {
+		stop()
+		slow.Wait()
+	}()
 	context.AfterFunc(ctx, func() { conn.Close() })
 	_, desk, err := c.lobby.Join(ctx) // leaves with ctx; its news are dropped below
 	if err != nil {
@@ -264,6 +268,12 @@ func (c *control) serve(ctx context.Context, conn net.Conn) {
 			}()
 			continue
 		}
+		if w.Do == "source" {
+			// It takes as long as a human's finger, and what else its client wants
+			// (to decline it, say) shall not wait for that.
+			slow.Go(func() { say(c.grant(ctx, desk, w)) })
+			continue
+		}
 		say(c.grant(ctx, desk, w))
 	}
 }
@@ -285,6 +295,8 @@ func (c *control) grant(ctx context.Context, desk answer.Decisions, w wish) told
 		desk.Open(w.Prompt)
 	case w.Do == "answer" && w.Answer != nil:
 		err = desk.Answer(ctx, *w.Answer)
+	case w.Do == "source" && w.Answer != nil:
+		err = desk.UseSource(ctx, *w.Answer)
 	case w.Do == "answer-all" && w.All != nil:
 		var left []answer.LeftOut
 		left, err = desk.AnswerAll(ctx, *w.All)
@@ -463,6 +475,12 @@ func (a *attached) AnswerAll(ctx context.Context, d answer.Together) ([]answer.L
 		left = append(left, answer.LeftOut{ID: l.ID, Err: remote(l.Error, l.Kind)})
 	}
 	return left, err
+}
+
+// UseSource is answer.Decisions'.
+func (a *attached) UseSource(ctx context.Context, d answer.Answer) error {
+	_, err := a.ask(ctx, wish{Do: "source", Answer: &d})
+	return err
 }
 
 // Follow is answer.Decisions'.

@@ -54,8 +54,10 @@ type lineMode struct {
 	browse  func(link string) error // opens a link; nil: it is only shown
 
 	desk    answer.Decisions
+	ctx     context.Context          // Ask's
 	prompts map[string]answer.Prompt // that are not over
 	entry   *entry                   // what the next line is for; nil: a command
+	used    chan used                // what became of a source that was asked
 	away    time.Time                // until when; zero: the human is here
 	leaving bool
 }
@@ -73,6 +75,14 @@ type entry struct {
 	// all are those that one code answers together, in order; id is "" then. turn
 	// are those that are asked next, each for a code of its own.
 	all, turn []answer.Prompt
+
+	source bool // the code comes from the prompt's source
+}
+
+// used is what became of a source that was asked.
+type used struct {
+	e   *entry
+	err error
 }
 
 type entryKind int
@@ -87,16 +97,18 @@ const (
 
 // newLineMode makes a line mode; plain: for a program at the other end.
 func newLineMode(s surface, plain bool) *lineMode {
-	return &lineMode{surface: s, tell: teller{write: s.write, plain: plain, now: time.Now}, prompts: map[string]answer.Prompt{}}
+	return &lineMode{surface: s, tell: teller{write: s.write, plain: plain, now: time.Now}, prompts: map[string]answer.Prompt{}, used: make(chan used)}
 }
 
 // Discreet is answer.Discreet's.
 func (m *lineMode) Discreet() {}
 
 // Ask is answer.Asker's.
-func (m *lineMode) Ask(_ context.Context, news <-chan answer.News, desk answer.Decisions) error {
+func (m *lineMode) Ask(ctx context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	defer m.surface.close()
-	m.desk = desk
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // and with it a source that is being asked
+	m.desk, m.ctx = desk, ctx
 	lines := m.surface.lines()
 	m.question()
 	for {
@@ -132,6 +144,8 @@ func (m *lineMode) Ask(_ context.Context, news <-chan answer.News, desk answer.D
 				m.command(l)
 			}
 			m.question()
+		case u := <-m.used:
+			m.sourceUsed(u)
 		}
 	}
 }
@@ -198,8 +212,11 @@ func (m *lineMode) question() {
 	switch e.kind {
 	case enterMatch:
 		what := "match code from the job's log"
-		if e.ask == wire.AskApproval {
+		switch {
+		case e.ask == wire.AskApproval:
 			what += ", which is your yes"
+		case e.source:
+			what += "; the code then comes from " + m.prompts[e.id].Source
 		}
 		ask(what, "Enter alone goes back", false)
 	case enterOpen:
@@ -249,6 +266,11 @@ func (m *lineMode) enter(l typed) {
 			}
 			m.entry = nil
 			m.tell.say(e.number, "approved", "your yes is signed, and on its way")
+			return
+		}
+		if e.source {
+			m.entry = nil
+			m.useSource(e)
 			return
 		}
 		// Asked with no code yet, which cannot be answered: whoever reads the
@@ -329,6 +351,7 @@ var (
 	followCommand  = regexp.MustCompile(`^(?:o|open)\s*#?([0-9]+)$`)
 	detailsCommand = regexp.MustCompile(`^(?:i|info|details)\s*#?([0-9]+)$`)
 	awayCommand    = regexp.MustCompile(`^away(?:\s+(?:until\s+)?(.*))?$`)
+	sourceCommand  = regexp.MustCompile(`^(?:u|use)\s*#?([0-9]+)$`)
 	verifyCommand  = regexp.MustCompile(`^(?:v|verify)\s*#?([0-9]+)$`)
 )
 
@@ -336,6 +359,7 @@ const help = `1          show prompt #1, and answer it
 a1         show it with all that its run asks for too, and answer them together
 d1         decline it; the reason is asked for
 d1 REASON  decline it for this reason
+u1         have the code from the program that you have named for it (codes: in responder.yaml)
 o1         open its link
 i1         show what its job adds, such as how its files differ from the last release's
 v1         have the job of #1 prove itself again; a link is made anew with that
@@ -377,6 +401,12 @@ func (m *lineMode) command(l typed) {
 	if s := followCommand.FindStringSubmatch(line); s != nil {
 		if p, ok := m.find(s[1]); ok {
 			m.openLink(p)
+		}
+		return
+	}
+	if s := sourceCommand.FindStringSubmatch(line); s != nil {
+		if p, ok := m.find(s[1]); ok {
+			m.openSource(p)
 		}
 		return
 	}
@@ -501,6 +531,50 @@ func (m *lineMode) openLink(p answer.Prompt) {
 	default:
 		m.follow(&entry{kind: enterOpen, ask: p.Ask, id: p.ID, number: p.Number, attempt: p.Attempt})
 	}
+}
+
+// openSource has p's source asked, after the match code where it must be typed.
+func (m *lineMode) openSource(p answer.Prompt) {
+	e := &entry{kind: enterMatch, ask: p.Ask, id: p.ID, number: p.Number, attempt: p.Attempt, source: true}
+	switch {
+	case !p.Answerable:
+		m.tell.say(p.Number, "not answerable", p.Why)
+	case p.Source == "":
+		m.tell.say(p.Number, "note", noSource(p))
+	case p.TypeMatch:
+		m.entry = e
+	default:
+		m.useSource(e)
+	}
+}
+
+// noSource says why nothing but a human can give p's code.
+func noSource(p answer.Prompt) string {
+	if p.Ask != wire.AskCode || p.Yes {
+		return "it asks for no code"
+	}
+	return fmt.Sprintf("no program is named for the codes of %s; `codes` in responder.yaml does that", p.Service)
+}
+
+// useSource asks e's source, for as long as that takes.
+func (m *lineMode) useSource(e *entry) {
+	name := m.prompts[e.id].Source
+	m.tell.say(e.number, "asked", name+" is asked for the code; it may want something of you, in a window of its own or by a touch")
+	go func() {
+		err := m.desk.UseSource(m.ctx, answer.Answer{ID: e.id, Attempt: e.attempt, Match: e.match})
+		select {
+		case m.used <- used{e, err}:
+		case <-m.ctx.Done():
+		}
+	}()
+}
+
+func (m *lineMode) sourceUsed(u used) {
+	if u.err == nil {
+		m.tell.say(u.e.number, "sealed", "only this job can open it; it is on its way")
+		return
+	}
+	m.tell.say(u.e.number, "not sent", plain(u.err))
 }
 
 func (m *lineMode) list() {

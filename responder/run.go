@@ -67,6 +67,11 @@ func (p place) outfitWith(k keys, env environ) (o outfit, end func(), err error)
 		}
 		o.given = append(o.given, e)
 	}
+	set, _, err := p.settings(env)
+	if err != nil {
+		return o, nil, err
+	}
+	o.codes = newSources(set, env)
 	o.log, end, err = openLog(p.Log)
 	return o, end, err
 }

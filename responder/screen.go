@@ -86,6 +86,7 @@ type (
 		said   string // if it went well
 		err    error
 		code   bool // it was a code that was sent
+		source bool // a source was asked
 		link   string
 	}
 )
@@ -131,6 +132,7 @@ type field struct {
 	void    string // why what is typed goes nowhere; Enter closes it
 	wrong   string // what was wrong with the last try
 	all     []answer.Prompt
+	source  bool // the code comes from the prompt's source
 }
 
 // hidden says whether what is typed is shown as dots.
@@ -325,6 +327,8 @@ func (m *sheet) key(k tea.KeyPressMsg) tea.Cmd {
 		return m.begin(p)
 	case "a":
 		return m.beginAll(p)
+	case "u":
+		return m.beginSource(p)
 	case "d":
 		m.field = &field{kind: enterReason, id: p.ID, number: p.Number, attempt: p.Attempt}
 	case "v":
@@ -378,6 +382,34 @@ func (m *sheet) beginAll(p answer.Prompt) tea.Cmd {
 		m.field.kind = enterMatch
 	}
 	return nil
+}
+
+// beginSource has p's source asked, after the match code where it must be typed.
+func (m *sheet) beginSource(p answer.Prompt) tea.Cmd {
+	f := &field{kind: enterMatch, id: p.ID, number: p.Number, attempt: p.Attempt, source: true}
+	switch {
+	case !p.Answerable:
+		m.notice = fmt.Sprintf("#%d cannot be answered: %s", p.Number, firstLine(p.Why))
+	case p.Source == "":
+		m.notice = fmt.Sprintf("#%d: %s", p.Number, noSource(p))
+	case p.TypeMatch:
+		m.field = f
+	default:
+		return m.useSource(f)
+	}
+	return nil
+}
+
+// useSource asks f's source. The screen goes on meanwhile: it may take a minute.
+func (m *sheet) useSource(f *field) tea.Cmd {
+	m.field = nil
+	m.notice = fmt.Sprintf("#%d: %s is asked for the code; it may want something of you, in a window of its own or by a touch", f.number, m.prompts[f.id].Source)
+	desk, ask := m.desk, answer.Answer{ID: f.id, Attempt: f.attempt, Match: f.match}
+	r := result{number: f.number, id: f.id, source: true, said: "sealed: only this job can open it; it is on its way"}
+	return func() tea.Msg {
+		r.err = desk.UseSource(context.Background(), ask)
+		return r
+	}
 }
 
 func (m *sheet) typed(text string) {
@@ -444,6 +476,9 @@ func (m *sheet) enter(f *field) tea.Cmd {
 		f.match, ask.Match = line, line
 	}
 	f.wipe()
+	if f.source {
+		return m.useSource(f)
+	}
 	f.busy = true
 	if f.kind == enterUntil {
 		until, err := parseUntil(line, m.now())
@@ -501,6 +536,16 @@ func (m *sheet) enter(f *field) tea.Cmd {
 // done takes in what became of a decision.
 func (m *sheet) done(r result) tea.Cmd {
 	f := m.field
+	if r.source {
+		m.notice = fmt.Sprintf("#%d: %s", r.number, r.said)
+		if r.err != nil {
+			m.notice = fmt.Sprintf("#%d: not sent: %s", r.number, plain(r.err))
+		}
+		if p := m.prompts[r.id]; f == nil && p.TypeMatch && errors.Is(r.err, answer.ErrMatch) {
+			return m.beginSource(p)
+		}
+		return nil
+	}
 	if f == nil || f.id != r.id {
 		return nil
 	}
@@ -708,7 +753,11 @@ func (m *sheet) tint(style string, p answer.Prompt) string {
 func (m *sheet) question() (out []string) {
 	f := m.field
 	if f == nil {
-		keys := "↑↓ choose  Enter answer  d decline  a all of its run  v verify  h history  w away  ? help  q leave"
+		use := ""
+		if p := m.prompts[m.chosen]; p.Source != "" && p.Answerable {
+			use = "u use " + p.Source + "  "
+		}
+		keys := "↑↓ choose  Enter answer  " + use + "d decline  a all of its run  v verify  h history  w away  ? help  q leave"
 		if m.page != pageWaiting {
 			keys = "↑↓ scroll  any other key goes back"
 		}
@@ -757,6 +806,7 @@ func (m *sheet) question() (out []string) {
 
 const screenHelp = `Enter   answer the chosen prompt: its match code where it demands one, then the code, which is shown as dots
 a       answer everything that its run asks for with one code
+u       have its code from the program that you have named for it (codes: in responder.yaml)
 d       decline it; a reason is asked for
 w       you are away until a time: nothing rings, and the job's log says so
 b       you are back; what came meanwhile waits unopened until then

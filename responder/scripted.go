@@ -123,10 +123,11 @@ func (c *declineCmd) Run(ctx context.Context, std stdio, env environ) error {
 }
 
 type answerCmd struct {
-	place `embed:""`
-	ID    string `arg:"" help:"The prompt's number, or its request's key or the beginning of that."`
-	Match string `help:"The match code, read off the job's log, where the prompt demands it. It is no secret." placeholder:"CODE"`
-	JSON  bool   `name:"json" help:"Print the prompt as JSON as it was answered."`
+	place  `embed:""`
+	ID     string `arg:"" help:"The prompt's number, or its request's key or the beginning of that."`
+	Match  string `help:"The match code, read off the job's log, where the prompt demands it. It is no secret." placeholder:"CODE"`
+	JSON   bool   `name:"json" help:"Print the prompt as JSON as it was answered."`
+	Source bool   `help:"Have the code from the program that responder.yaml names for the prompt's service (codes)."`
 }
 
 // Run answers one prompt: with a code from the terminal or from standard input,
@@ -158,15 +159,23 @@ func (c *answerCmd) Run(ctx context.Context, std stdio, env environ) error {
 		_, err = fmt.Fprintln(std.out, link)
 		return err
 	}
-	if !p.Yes {
+	if c.Source && p.Source == "" {
+		return usage("#%d: %s", p.Number, noSource(p))
+	}
+	if !p.Yes && !c.Source {
 		tell := teller{write: func(s string) { _, _ = io.WriteString(std.err, harmless(s)) }, mute: true, now: time.Now}
 		if d.Code, err = readCode(ctx, std, func() { tell.describe(p) }, fmt.Sprintf("#%d code, %s (not shown): ", p.Number, p.Format)); err != nil {
 			return err
 		}
 	}
-	answering, stop := context.WithTimeoutCause(ctx, replyWithin, errSlow)
+	within, send := replyWithin, a.Answer
+	if c.Source {
+		within, send = replyWithin+sourceWithin, a.UseSource
+		fmt.Fprintf(std.err, "#%d: %s is asked for the code; it may want something of you, in a window of its own or by a touch\n", p.Number, p.Source)
+	}
+	answering, stop := context.WithTimeoutCause(ctx, within, errSlow)
 	defer stop()
-	if err := a.Answer(answering, d); err != nil {
+	if err := send(answering, d); err != nil {
 		return err
 	}
 	fmt.Fprintf(std.err, "#%d sealed: only this job can open it; it is on its way\n", p.Number)

@@ -30,8 +30,9 @@ const (
 // settings is the file's content.
 type settings struct {
 	Relays []relaySettings
-	Ask    []string             // names of ways; nil: those that are there
-	Ways   map[string]yaml.Node // each way's own part
+	Ask    []string                  // names of ways; nil: those that are there
+	Ways   map[string]yaml.Node      // each way's own part
+	Codes  map[string]sourceSettings // by service: where its codes can come from
 }
 
 // relaySettings is how one relay is reached.
@@ -73,9 +74,13 @@ func parseSettings(data []byte) (s settings, err error) {
 			err = strictly(node, &s.Relays)
 		case "ask":
 			err = strictly(node, &s.Ask)
+		case "codes":
+			if err = strictly(node, &s.Codes); err == nil {
+				err = checkSources(s.Codes)
+			}
 		default:
 			if findWay(name) == nil {
-				return s, fmt.Errorf("%s is nothing that is set here; there are relays, ask, and a part for each way to ask (%s)", wire.CleanName(name, 63), wayNames())
+				return s, fmt.Errorf("%s is nothing that is set here; there are relays, ask, codes, and a part for each way to ask (%s)", wire.CleanName(name, 63), wayNames())
 			}
 			if s.Ways == nil {
 				s.Ways = map[string]yaml.Node{}
@@ -123,6 +128,7 @@ type outfit struct {
 	chain []wire.Succession // how the signing key succeeds older ones
 	pins  string            // file
 	given []issuerEntry
+	codes *sources // nil: none
 	log   *slog.Logger
 }
 
@@ -150,6 +156,9 @@ func (o outfit) front(ctx context.Context, relays []*dial.Relay, askers []answer
 		c := answer.Config{
 			Relay: r, Connect: o.keys.connect, Sign: o.keys.sign, Chain: o.chain, Trust: first, Log: o.log,
 			LinkPath: service.LinkPath, Reusable: service.Reusable,
+		}
+		if o.codes != nil {
+			c.Sources = o.codes
 		}
 		change(&c)
 		configs = append(configs, c)

@@ -178,6 +178,9 @@ func (t *teller) turn(p answer.Prompt) string {
 	default:
 		how = fmt.Sprintf("type %d, then the code (%s)", n, p.Format)
 	}
+	if p.Source != "" {
+		how += fmt.Sprintf("; or u%d to have it from %s", n, p.Source)
+	}
 	if p.Details != "" {
 		how += fmt.Sprintf("; i%d for details", n)
 	}

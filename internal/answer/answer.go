@@ -83,6 +83,12 @@ type Decisions interface {
 	// the service takes a code only once: then the match code counts for each of
 	// them, at this attempt, and Answer is called for one after the other.
 	AnswerAll(ctx context.Context, a Together) (left []LeftOut, err error)
+	// UseSource has the program that Prompt.Source names give the code, because the
+	// human has chosen that for this attempt; a.Code is "". It returns when the code is
+	// sealed and on its way, which may take a human's touch of a key: a minute. It is
+	// Answer's otherwise, and ErrSource where no code came of it. The program is
+	// stopped when ctx ends, or the prompt cannot be answered any more.
+	UseSource(ctx context.Context, a Answer) error
 	// Follow gives the link that a human is to follow, where that is what is
 	// asked, after the same checks as Answer. Nothing is sent: the job sees for
 	// itself what becomes of it.
@@ -221,6 +227,9 @@ type Prompt struct {
 	// alone. Reusable: the service lets one code be used for each of them.
 	Group    string `json:"group,omitempty"`
 	Reusable bool   `json:"reusable,omitempty"`
+	// Source is what the human calls the program that can give the code, if they have
+	// named one: see [Decisions].UseSource.
+	Source string `json:"source,omitempty"`
 
 	// LinkHost and Link are where a human is to go, where a link is asked for and
 	// its host is allowed: the newest one, for it is made anew with each opening.
@@ -283,6 +292,8 @@ type Config struct {
 	LinkPath func(service, host string) (path string, known bool)
 	// Reusable says whether a service lets a code be used more than once; nil: no.
 	Reusable func(service string) bool
+	// Sources are where codes can come from besides a human's fingers; nil: none.
+	Sources Sources
 	// ConnectWithin is how long the first connection may take before Run fails
 	// with dial.ErrUnreachable; 0: for ever. A lost one is sought for ever.
 	ConnectWithin time.Duration

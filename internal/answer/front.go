@@ -366,6 +366,16 @@ func (f *Front) AnswerAll(ctx context.Context, a Together) (left []LeftOut, err 
 	return left, err
 }
 
+// UseSource is [Decisions]'.
+func (f *Front) UseSource(ctx context.Context, a Answer) error {
+	d, key, err := f.find(a.ID)
+	if err != nil {
+		return err
+	}
+	a.ID = key
+	return d.UseSource(ctx, a)
+}
+
 // Follow is [Decisions]'.
 func (f *Front) Follow(ctx context.Context, a Answer) (link string, err error) {
 	d, key, err := f.find(a.ID)

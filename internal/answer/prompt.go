@@ -47,6 +47,7 @@ type prompt struct {
 	nextOpen  time.Time
 
 	held  *held
+	fetch *fetch // a source is being asked
 	shown Prompt // last published
 }
 
@@ -363,6 +364,7 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 		s.Format = f.String()
 	}
 	s.Reason = proof.alive.Reason
+	s.Source = d.source(p, proof)
 	// Withheld where it must be typed: a code that can be copied off the prompt
 	// shows nothing about the log.
 	if s.TypeMatch = d.typeMatch(p); !s.TypeMatch {
@@ -410,6 +412,7 @@ func (d *Desk) publish() {
 
 func (d *Desk) publishOne(p *prompt) {
 	s := d.snapshot(p, now())
+	p.endFetch(s)
 	if reflect.DeepEqual(s, p.shown) {
 		return
 	}
