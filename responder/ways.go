@@ -43,7 +43,12 @@ var ways = []way{
 	{name: "browser", missing: func(surroundings) string { return "" }, byItself: true, open: openBrowserWay},
 	// Not by itself: it listens where others of the network come.
 	{name: "phone", missing: func(surroundings) string { return "" }, open: openPhoneWay},
+	{name: "slack", missing: nothing, open: openSlack},
+	{name: "webhook", missing: nothing, open: openWebhook},
 }
+
+// nothing is missing.
+func nothing(surroundings) string { return "" }
 
 // obliging is a way to ask that also does something for this user's commands.
 type obliging interface {
