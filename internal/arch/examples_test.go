@@ -42,6 +42,7 @@ var trials = []trial{
 	{"ci/cfa-buildkite-plugin/README.md", []string{"e2e: TestTheBuildkitePluginPutsCFAOnThePath"}},
 	{"ci/gitlab/templates/cfa.yml", []string{"e2e: TestTheGitLabComponentRunsItsCommandWithCFA"}},
 	{"examples/cfa.yaml", []string{"broker: TestTheREADMEsFullExampleHasEveryKey"}},
+	{"examples/responder.yaml", []string{"responder: TestTheExampleOfAResponderExplainsEveryKeyAndWorks"}},
 }
 
 func TestEachFileThatPeopleCopyIsRunByATest(t *testing.T) {
