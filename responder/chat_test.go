@@ -270,6 +270,7 @@ func TestAMessageThatCannotBeChangedHoldsUpNoOther(t *testing.T) {
 			t.Errorf("said %q", said)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if n := len(r.tries); n != 2+mostChanges {
 			t.Errorf("tried %d times", n)
 		}
