@@ -65,6 +65,9 @@ func (d *desk) Answer(_ context.Context, a answer.Answer) error {
 func (d *desk) AnswerAll(_ context.Context, a answer.Together) ([]answer.LeftOut, error) {
 	return d.left, d.note("all %v %s %s", a.Members, a.Code, a.Match)
 }
+func (d *desk) UseSource(_ context.Context, a answer.Answer) error {
+	return d.note("source %s %d %s", a.ID, a.Attempt, a.Match)
+}
 func (d *desk) Follow(_ context.Context, a answer.Answer) (string, error) {
 	return "https://www.npmjs.com/auth/cli/x", d.note("follow %s %d %s", a.ID, a.Attempt, a.Match)
 }
