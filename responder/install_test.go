@@ -210,17 +210,17 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 	}
 }
 
-// memory is a text that is in no file.
-type memory struct{ text *string }
+// ledger is a text that is in no file.
+type ledger struct{ text *string }
 
-func (m memory) read() (string, error) {
+func (m ledger) read() (string, error) {
 	if *m.text == "" {
 		return "", fs.ErrNotExist
 	}
 	return *m.text, nil
 }
-func (m memory) write(s string) error { *m.text = s; return nil }
-func (m memory) remove() error        { *m.text = ""; return nil }
+func (m ledger) write(s string) error { *m.text = s; return nil }
+func (m ledger) remove() error        { *m.text = ""; return nil }
 
 // Each system's own, through a life: put, put again, another program's path, taken
 // away, taken away again.
@@ -264,7 +264,7 @@ func TestEachKeeperIsPutAndTakenAwayWithNothingLeft(t *testing.T) {
 					}
 				}
 				if system == "windows" {
-					k.store = memory{&kept}
+					k.store = ledger{&kept}
 				}
 				return k
 			}

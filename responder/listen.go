@@ -206,9 +206,10 @@ func (b *beliefs) read(ctx context.Context) (answer.Trust, error) {
 		go keys.Run(run)
 	}
 	return answer.Trust{
-		Verifier: trust.NewVerifier(b.relay, keys, trust.Options{AllowUnbound: compiled.unbound()}),
-		Pins:     compiled.policy,
-		Links:    compiled.file.Links,
+		Verifier:  trust.NewVerifier(b.relay, keys, trust.Options{AllowUnbound: compiled.unbound()}),
+		Pins:      compiled.policy,
+		Links:     compiled.file.Links,
+		TypeMatch: compiled.file.typed(),
 	}, nil
 }
 

@@ -39,6 +39,53 @@ type pinsFile struct {
 	// Links are hosts that a project's links may lead to, beside those that
 	// their service is known by.
 	Links map[string][]string `yaml:"links,omitempty"`
+	// Match says of a project how its match codes are compared: matchType, always
+	// typed. A project that is not named has them shown, unless a job or what it asks
+	// for demands more.
+	Match map[string]string `yaml:"match,omitempty"`
+}
+
+// How match codes are compared.
+const (
+	matchType  = "type"
+	matchShown = "shown"
+)
+
+// typed are the projects whose match codes are always typed.
+func (f pinsFile) typed() map[string]bool {
+	all := map[string]bool{}
+	for project, how := range f.Match {
+		all[project] = how == matchType
+	}
+	return all
+}
+
+func (f pinsFile) checkMatch() error {
+	for _, project := range slices.Sorted(maps.Keys(f.Match)) {
+		name := wire.CleanName(project, 63)
+		switch how := f.Match[project]; {
+		case len(f.Pins[project]) == 0:
+			return fmt.Errorf("match of %s: the project has no pins, so nothing of it is ever answered", name)
+		case how != matchType && how != matchShown:
+			return fmt.Errorf("match of %s: %q is neither %s nor %s", name, wire.Clean(how, 40), matchType, matchShown)
+		}
+	}
+	return nil
+}
+
+// withMatch is f's match with another word for a project.
+func (f pinsFile) withMatch(project, how string) map[string]string {
+	all := maps.Clone(f.Match)
+	if how == "" {
+		return all
+	}
+	if all == nil {
+		all = map[string]string{}
+	}
+	if all[project] = how; how == matchShown {
+		delete(all, project)
+	}
+	return all
 }
 
 // issuerEntry is an issuer that no CI's name stands for: an enterprise server,
@@ -152,6 +199,9 @@ func (f pinsFile) compile(given []issuerEntry) (book, error) {
 		}
 	}
 	if err := f.checkLinks(); err != nil {
+		return b, err
+	}
+	if err := f.checkMatch(); err != nil {
 		return b, err
 	}
 	// Only whose tokens can matter: the keys of a CI that nobody here uses need
@@ -286,6 +336,7 @@ type pinsCmd struct {
 	List     pinsListCmd     `cmd:"" help:"Print the pins."`
 	Add      pinsAddCmd      `cmd:"" help:"Pin a repository to a project."`
 	Remove   pinsRemoveCmd   `cmd:"" help:"Remove a project's pins."`
+	Match    pinsMatchCmd    `cmd:"" help:"Say whether you type a project's match codes, or compare those that are shown."`
 	LinkHost pinsLinkHostCmd `cmd:"" name:"link-host" help:"Let links of a project's jobs lead to a host that their service is not known by."`
 
 	Issuer pinsIssuerCmd `cmd:"" help:"Name an issuer that no CI's name stands for, such as an enterprise server, for pins to use."`
@@ -326,6 +377,7 @@ func (c *pinsListCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 			printRule(std.out, r)
 		}
 		printLinks(std.out, f.Links[project])
+		printMatch(std.out, f.Match[project])
 	}
 	return nil
 }
@@ -333,6 +385,12 @@ func (c *pinsListCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 func printLinks(w io.Writer, hosts []string) {
 	if len(hosts) > 0 {
 		fmt.Fprintf(w, "  %-22s %s\n", "links may lead to", strings.Join(hosts, ", "))
+	}
+}
+
+func printMatch(w io.Writer, how string) {
+	if how == matchType {
+		fmt.Fprintf(w, "  %-22s %s\n", "match code", "always typed")
 	}
 }
 
@@ -372,6 +430,8 @@ type pinsAddCmd struct {
 
 	LinkHost []string `help:"A host that links of the project's jobs may lead to, beside those that their service is known by; again for another." placeholder:"HOST" sep:"none"`
 
+	Match string `help:"type: you always type the match code of the project's prompts, read off the job's log. shown: you do no more." enum:",type,shown" default:"" placeholder:"type|shown"`
+
 	Confirm string `help:"The repository's name, typed already: for scripts." placeholder:"OWNER/NAME"`
 }
 
@@ -396,7 +456,7 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 			return usage("that is pin %d of %s already, so nothing was changed; cfa-responder pins list shows it", i+1, c.Project)
 		}
 	}
-	next := pinsFile{Issuers: f.Issuers, Pins: maps.Clone(f.Pins), Links: f.withLinks(c.Project, c.LinkHost)}
+	next := pinsFile{Issuers: f.Issuers, Pins: maps.Clone(f.Pins), Links: f.withLinks(c.Project, c.LinkHost), Match: f.withMatch(c.Project, c.Match)}
 	if next.Pins == nil {
 		next.Pins = map[string][]trust.Rule{}
 	}
@@ -408,6 +468,7 @@ func (c *pinsAddCmd) Run(ctx context.Context, parent *pinsCmd, std stdio, env en
 	fmt.Fprintf(std.err, "This lets a job of %s ask you for codes in the name of the project %s:\n", wire.CleanName(repository, 200), c.Project)
 	printRule(std.err, rule)
 	printLinks(std.err, c.LinkHost)
+	printMatch(std.err, c.Match)
 	if n := len(f.Pins[c.Project]); n > 0 {
 		already := "has one pin already, which stays"
 		if n > 1 {
@@ -446,6 +507,31 @@ func (f pinsFile) withLinks(project string, hosts []string) map[string][]string 
 		}
 	}
 	return all
+}
+
+type pinsMatchCmd struct {
+	Project string `arg:"" help:"The project."`
+	How     string `arg:"" enum:"type,shown" help:"type: you always type the match code, read off the job's log. shown: the prompt shows it, to compare, unless the job or what it asks for wants it typed."`
+}
+
+func (c *pinsMatchCmd) Run(parent *pinsCmd, std stdio, env environ) error {
+	path, f, err := parent.open(env)
+	if err != nil {
+		return err
+	}
+	f.Match = f.withMatch(c.Project, c.How)
+	if len(f.Pins[c.Project]) == 0 {
+		return usage("%s has no pins in %s; cfa-responder pins list shows those that there are", wire.CleanName(c.Project, 63), path)
+	}
+	if err := writePins(path, f); err != nil {
+		return err
+	}
+	said := "You type the match code of each of its prompts, in %s. A responder that is running notices by itself.\n"
+	if c.How == matchShown {
+		said = "Its match codes are shown, where neither the job nor what it asks for wants them typed, in %s. A responder that is running notices by itself.\n"
+	}
+	fmt.Fprintf(std.err, said, path)
+	return nil
 }
 
 type pinsLinkHostCmd struct {
@@ -658,6 +744,7 @@ func (c *pinsRemoveCmd) Run(parent *pinsCmd, std stdio, env environ) error {
 	default:
 		delete(f.Pins, c.Project)
 		delete(f.Links, c.Project)
+		delete(f.Match, c.Project)
 	}
 	if err := writePins(path, f); err != nil {
 		return err

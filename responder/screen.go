@@ -723,6 +723,9 @@ func (m *sheet) facts(p answer.Prompt) (out []string) {
 	if p.Standing == answer.Verified && !p.Answerable {
 		out = append(out, m.lines(red, "not answerable: "+p.Why)...)
 	}
+	if said := firstSight(p); said != "" {
+		out = append(out, m.lines(yellow, "first sight: "+said)...)
+	}
 	if p.Note != "" {
 		out = append(out, m.lines("", "note: "+p.Note)...)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -145,6 +146,7 @@ func (o outfit) front(ctx context.Context, relays []*dial.Relay, askers []answer
 		}
 	}()
 	pinned := true
+	memory := newMemory(filepath.Dir(o.pins), o.log) // it is of the projects that the pins are of
 	for _, r := range relays {
 		b := &beliefs{path: o.pins, given: o.given, relay: r.Name(), log: o.log}
 		all = append(all, b)
@@ -154,7 +156,7 @@ func (o outfit) front(ctx context.Context, relays []*dial.Relay, askers []answer
 		}
 		pinned = first.Pins != nil
 		c := answer.Config{
-			Relay: r, Connect: o.keys.connect, Sign: o.keys.sign, Chain: o.chain, Trust: first, Log: o.log,
+			Relay: r, Connect: o.keys.connect, Sign: o.keys.sign, Chain: o.chain, Trust: first, Log: o.log, Memory: memory,
 			LinkPath: service.LinkPath, Reusable: service.Reusable,
 		}
 		if o.codes != nil {
@@ -172,6 +174,9 @@ func (o outfit) front(ctx context.Context, relays []*dial.Relay, askers []answer
 		for _, e := range o.given {
 			f.Notice(fmt.Sprintf("ID tokens of %s are accepted as those of %q, because --issuer says so", wire.CleanName(e.URL, 200), wire.CleanName(e.Name, 63)))
 		}
+		if said := memory.said(); said != "" {
+			f.Notice(said)
+		}
 		if !pinned {
 			f.Notice("there are no pins in " + wire.Clean(o.pins, 300) + " yet, so nothing can be answered; cfa-responder pins add makes one")
 		}
@@ -179,6 +184,7 @@ func (o outfit) front(ctx context.Context, relays []*dial.Relay, askers []answer
 		for _, b := range all {
 			b.close()
 		}
+		memory.settled()
 	}()
 	return f, done, nil
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -217,7 +218,41 @@ func (t *teller) describe(p answer.Prompt) {
 		t.say(p.Number, string(p.Standing), p.Why)
 		return
 	}
+	if said := firstSight(p); said != "" {
+		t.say(p.Number, "first sight", said)
+	}
 	t.details(p)
+}
+
+// firstSight says which facts of a verified prompt its human meets for the first
+// time; "" where there are none.
+func firstSight(p answer.Prompt) string {
+	if len(p.New) == 0 {
+		return ""
+	}
+	var names []string
+	for _, name := range p.New {
+		names = append(names, map[string]string{
+			answer.NewRepository: "the repository", answer.NewWorkflow: "the workflow", answer.NewRef: "the ref", answer.NewEnvironment: "the environment", answer.NewActor: "who started it",
+		}[name])
+	}
+	list := names[len(names)-1]
+	if n := len(names) - 1; n > 0 {
+		list = strings.Join(names[:n], ", ") + " and " + list
+	}
+	return "not in anything that you have answered of this project before: " + list
+}
+
+// marked is a fact's text, with a mark where it is met for the first time. A name
+// with a space in it is quoted, so that none can bring its own mark.
+func marked(p answer.Prompt, fact, text string) string {
+	if !slices.Contains(p.New, fact) {
+		return text
+	}
+	if text == "" {
+		text = "-"
+	}
+	return text + " (new)"
 }
 
 // sentence says of a verified prompt what wants what of whom. Every way to ask
@@ -287,14 +322,14 @@ func (t *teller) table(p answer.Prompt) [][2]string {
 		match = "to be typed: read it off the job's log"
 	}
 	rows := [][2]string{
-		{"repository", quoted(f.Repository)},
+		{"repository", marked(p, answer.NewRepository, quoted(f.Repository))},
 		{"workflow", quoted(wire.Clean(f.Workflow, mostName))},
-		{"file", quoted(f.WorkflowFile)},
-		{"ref", quoted(f.Ref)},
+		{"file", marked(p, answer.NewWorkflow, quoted(f.WorkflowFile))},
+		{"ref", marked(p, answer.NewRef, quoted(f.Ref))},
 		{"commit", quoted(commit)},
-		{"environment", quoted(wire.Clean(f.Environment, mostName))},
+		{"environment", marked(p, answer.NewEnvironment, quoted(wire.Clean(f.Environment, mostName)))},
 		{"event", quoted(f.Event)},
-		{"started by", quoted(f.Actor)},
+		{"started by", marked(p, answer.NewActor, quoted(f.Actor))},
 		{"run", quoted(f.RunURL)},
 		{"asked at", fmt.Sprintf("%s (%s ago, by the job's clock)", p.Since.Local().Format("15:04:05"), span(t.now().Sub(p.Since)))},
 	}

@@ -214,12 +214,15 @@ type Prompt struct {
 	Project string `json:"project,omitempty"` // as whose request the relay passes it on
 	Rule    string `json:"rule,omitempty"`    // the pin that fits
 
-	Facts   Facts  `json:"facts"`
-	Ask     string `json:"ask,omitempty"`     // wire.AskCode, …
-	Service string `json:"service,omitempty"` // what the code is for, by the job's own word
-	Format  string `json:"format,omitempty"`  // the code's form, in words
-	Message string `json:"message,omitempty"` // the job's own words
-	Match   string `json:"match,omitempty"`   // to compare with the job's log; empty where TypeMatch
+	Facts Facts `json:"facts"`
+	// New names the facts that this human meets for the first time in the project:
+	// NewActor and so on. Only of what is verified, and asked.
+	New     []string `json:"new,omitempty"`
+	Ask     string   `json:"ask,omitempty"`     // wire.AskCode, …
+	Service string   `json:"service,omitempty"` // what the code is for, by the job's own word
+	Format  string   `json:"format,omitempty"`  // the code's form, in words
+	Message string   `json:"message,omitempty"` // the job's own words
+	Match   string   `json:"match,omitempty"`   // to compare with the job's log; empty where TypeMatch
 	// TypeMatch: the human must type the match code, read off the job's log.
 	TypeMatch bool `json:"type_match,omitempty"`
 	// Group is equal for verified prompts that one run asks for together: all of
@@ -262,6 +265,25 @@ type Artifact struct {
 	Stage   string `json:"stage,omitempty"` // id of a staged version at npm, a UUID: what `npm stage approve` takes
 }
 
+// The facts of which a first sight is marked: what Prompt.New holds.
+const (
+	NewRepository  = "repository"
+	NewWorkflow    = "workflow"
+	NewRef         = "ref"
+	NewEnvironment = "environment"
+	NewActor       = "actor"
+)
+
+// Memory remembers what a human has answered. It is asked in a desk's own
+// goroutine, so that it must not wait for anything, and by several desks at once.
+type Memory interface {
+	// New names the facts of a verified job that are not among what was answered of
+	// its project, in the order of the constants above.
+	New(relay, project string, f Facts) []string
+	// Answered notes that the human has just answered a job with these.
+	Answered(relay, project string, f Facts)
+}
+
 // Verifier verifies the chain of proof; *trust.Verifier is the one there is.
 type Verifier interface {
 	Verify(ctx context.Context, e trust.Evidence) (*trust.Job, error)
@@ -275,6 +297,9 @@ type Trust struct {
 	// Links are hosts that a project's links may lead to by this human's own
 	// word, to whichever page there, beside those of the service.
 	Links map[string][]string
+	// TypeMatch are projects whose match codes this human wants to type, whatever a
+	// job says: nothing takes that back.
+	TypeMatch map[string]bool
 }
 
 // Config is what a desk needs.
@@ -287,6 +312,8 @@ type Config struct {
 	Trust  Trust
 	Askers []Asker
 	Log    *slog.Logger // nil: none
+	// Memory is what its human has answered before; nil: nothing is marked as new.
+	Memory Memory
 	// LinkPath gives the path under which a service's links lead to a host, if they
 	// do; nil: none does.
 	LinkPath func(service, host string) (path string, known bool)

@@ -318,11 +318,11 @@ func (d *Desk) stray(p *prompt) string {
 
 // typeMatch says whether the human must type p's match code: because its CI
 // cannot bind a token to a key, because the job wants it, because it asks for a
-// yes, which is typed in no other way, or because another
-// request of the project is open, which an honest-looking prompt could be
-// mistaken for.
+// yes, which is typed in no other way, because the human has said so of the
+// project, or because another request of it is open, which an honest-looking
+// prompt could be mistaken for. The strictest of them counts.
 func (d *Desk) typeMatch(p *prompt) bool {
-	if p.request.TypeMatch || p.request.Ask == wire.AskApproval || p.proof == nil || !p.proof.job.Bound || wantsYes(p.request, p.proof.alive) {
+	if p.request.TypeMatch || d.trust.TypeMatch[p.request.Project] || p.request.Ask == wire.AskApproval || p.proof == nil || !p.proof.job.Bound || wantsYes(p.request, p.proof.alive) {
 		return true
 	}
 	if p.vouchedAt == p.state.Attempt {
@@ -359,6 +359,9 @@ func (d *Desk) snapshot(p *prompt, t time.Time) Prompt {
 		return s
 	}
 	s.Facts, s.Rule = proof.facts, proof.rule
+	if d.config.Memory != nil && proof.standing == Verified && s.Phase == Asking {
+		s.New = d.config.Memory.New(d.relay, s.Project, s.Facts)
+	}
 	s.Service, s.Message = wire.CleanName(p.request.Service, 63), wire.Clean(p.request.Message, wire.MaxText)
 	if f, err := wire.ParseFormat(p.request.Format); err == nil {
 		s.Format = f.String()

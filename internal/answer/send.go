@@ -106,6 +106,7 @@ func (d *Desk) Follow(ctx context.Context, a Answer) (link string, err error) {
 		if link = p.proof.alive.Link; link == "" {
 			return fmt.Errorf("%w: it has no link", ErrNotAnswerable)
 		}
+		d.remember(p)
 		d.log.Info("decision", "what", "link", "request", p.key, "project", p.request.Project, "attempt", p.state.Attempt, "outcome", "shown", "host", wire.LinkHost(link), "rule", p.proof.rule)
 		return nil
 	})
@@ -139,6 +140,7 @@ func (d *Desk) seal(p *prompt, code string, t time.Time) error {
 		hash: hash.String(), attempt: to.Attempt, until: t.Add(wire.KeepAnswer), next: t,
 	}
 	p.last, p.note = hash.String(), ""
+	d.remember(p)
 	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", to.Attempt, "outcome", "sealed", "rule", p.proof.rule)
 	return nil
 }
@@ -166,8 +168,16 @@ func (d *Desk) approve(p *prompt, t time.Time) error {
 		attempt: attempt, until: t.Add(wire.KeepAnswer), next: t,
 	}
 	p.note = ""
+	d.remember(p)
 	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", attempt, "outcome", "approved", "rule", p.proof.rule)
 	return nil
+}
+
+// remember notes what its human has just said yes to.
+func (d *Desk) remember(p *prompt) {
+	if d.config.Memory != nil {
+		d.config.Memory.Answered(d.relay, p.request.Project, p.proof.facts)
+	}
 }
 
 // agree signs the human's yes to another person's giving the code. It has no
@@ -185,6 +195,7 @@ func (d *Desk) agree(p *prompt, t time.Time) error {
 		attempt: attempt, until: t.Add(wire.KeepAnswer), next: t,
 	}
 	p.note = ""
+	d.remember(p)
 	d.log.Info("decision", "what", "answer", "request", p.key, "project", p.request.Project, "attempt", attempt, "outcome", "agreed", "rule", p.proof.rule)
 	return nil
 }

@@ -574,6 +574,33 @@ func TestOneProjectsTwoRequestsNeedTheTypedMatchCode(t *testing.T) {
 	})
 }
 
+// The human's own word of a project: also where neither the job nor anything else
+// wants it typed.
+func TestWhoWantsToTypeMatchCodesAlwaysDoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t)
+		o.desk.trust.TypeMatch = map[string]bool{project: true}
+		o.run()
+		j := gullibleJob(t, project, repo, nil)
+		o.relay.Ask(j)
+		p := o.human.wait(t, j.ID(), "verified", standing(Verified))
+		if !p.TypeMatch || p.Match != "" {
+			t.Errorf("match %q, to be typed: %v", p.Match, p.TypeMatch)
+		}
+		if err := o.answer(j, 1); !errors.Is(err, ErrMatch) {
+			t.Errorf("answering without gave %v", err)
+		}
+		// Pins that say no such thing any more; what is open proves itself anew.
+		tr := o.desk.trust
+		tr.TypeMatch = map[string]bool{project: false}
+		o.desk.SetTrust(tr)
+		o.human.wait(t, j.ID(), "shown", func(p Prompt) bool { return p.Answerable && !p.TypeMatch && p.Match != "" })
+		mustAnswer(t, o, j, 1)
+		received(t, j)
+	})
+}
+
 func TestAnUnboundTokenNeedsTheTypedMatchCode(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
