@@ -32,16 +32,16 @@ cluster: need-go ## three NATS servers and two relays on this machine until Ctrl
 	@go run ./relay cluster demo
 
 test: need-go ## all tests under the race detector; RACE= turns it off
-	@go test $(RACE) -timeout 5m ./...
+	@go test $(RACE) -timeout 8m ./...
 
 # Only the tests in files tagged `clients`: the others in their packages have run in `make test`. None found is an error,
-# because a misspelt tag would otherwise pass for a green run. Four at once on any machine: most of them wait most of the time.
+# because a misspelt tag would otherwise pass for a green run. Six at once on any machine: most of them wait most of the time.
 test-clients: need-go ## what is too much for each run, tagged `clients`: other people's programs (act, ...), 3,000 jobs at once
 	@set -eu; \
 	files=$$(grep -rlE --include='*_test.go' '^//go:build .*clients' internal responder) || { echo "test-clients: no test file under internal or responder is tagged 'clients'" >&2; exit 1; }; \
 	names=$$(sed -n 's/^func \(Test[A-Za-z0-9_]*\)(.*/\1/p' $$files | paste -s -d '|' -); \
 	test -n "$$names" || { echo "test-clients: the files tagged 'clients' hold no test" >&2; exit 1; }; \
-	go test -tags clients -parallel 4 -timeout 10m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
+	go test -tags clients -parallel 6 -timeout 14m -run "^($$names)\$$" $$(printf './%s\n' $$files | sed 's|/[^/]*$$||' | sort -u)
 
 # What was found is said with the seed that found it: `make soak SEED=…` goes the same way again.
 soak: export SOAK := $(or $(SOAK),10m)
