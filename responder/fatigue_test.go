@@ -29,7 +29,7 @@ func TestWhatIsNewIsMarkedAndRemembered(t *testing.T) {
 	p.typed(code + "\r")
 	got(t, j)
 	s.relay.Set(j, func(i *wire.Item) { i.State.State = "done" })
-	at = p.waits(at, "#1 over")
+	p.waits(at, "#1 over")
 	p.typed("quit\r")
 	if err := p.ends(); err != nil {
 		t.Fatal(err)
