@@ -31,6 +31,7 @@ type joinCmd struct {
 
 	Settings string   `help:"The settings file, into which the relay is written." or:"CFA_SETTINGS" type:"path" placeholder:"FILE"`
 	KeyFile  string   `help:"The key file; it is made if it is not there." or:"CFA_KEY_FILE" type:"path" placeholder:"FILE"`
+	In       string   `help:"Where new private keys are kept, as keygen takes it. Default: plain in a file that you name; else the keyring, or a file sealed by a passphrase where there is none." enum:",keyring,file,plain" default:"" placeholder:"keyring|file|plain"`
 	Pins     string   `help:"The pins file, into which the pins are written that you confirm." or:"CFA_PINS" type:"path" placeholder:"FILE"`
 	CAFile   string   `name:"ca-file" help:"Certificates to trust instead of the system's, in PEM." or:"CFA_CA_FILE" type:"path" placeholder:"FILE"`
 	Confirm  []string `help:"What stands behind the project, typed already: for scripts. Again for each pin." placeholder:"OWNER/NAME" sep:"none"`
@@ -92,7 +93,7 @@ func (c *joinCmd) Run(ctx context.Context, std stdio, env environ) error {
 	if err != nil {
 		return err
 	}
-	k, err := haveKeys(ctx, std, store)
+	k, err := haveKeys(ctx, std, store, c.In)
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func await(ctx context.Context, ask func(context.Context) (wire.Joined, error)) 
 }
 
 // haveKeys loads the keys, or makes them.
-func haveKeys(ctx context.Context, std stdio, store keyStore) (keys, error) {
+func haveKeys(ctx context.Context, std stdio, store keyStore, form string) (keys, error) {
 	k, err := store.load(ctx)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, missingKeys(store, err)
@@ -182,7 +183,7 @@ func haveKeys(ctx context.Context, std stdio, store keyStore) (keys, error) {
 	if k, err = newKeys(); err != nil {
 		return keys{}, err
 	}
-	where, err := store.create(ctx, k, "")
+	where, err := store.create(ctx, k, form)
 	if err != nil {
 		return keys{}, fmt.Errorf("keep the keys: %w", err)
 	}

@@ -54,14 +54,14 @@ func TestFromAnInvitationToAnAnswerAndOut(t *testing.T) {
 
 	// The human confirms what stands behind the project by their own knowledge; a
 	// wrong word changes nothing.
-	wrong := ben.start("join", link, "--confirm", "1234")
+	wrong := ben.start("join", "--in", "plain", link, "--confirm", "1234")
 	if code := wrong.wait(); code != 64 || !strings.Contains(wrong.err.String(), "that is not the repository_id, so nothing was changed and nothing was sent") {
 		t.Errorf("exit code %d", code)
 	}
 	if _, err := os.Stat(ben.home); err == nil {
 		t.Error("something was written")
 	}
-	join := ben.start("join", "--confirm", w.claim("repository_id"))
+	join := ben.start("join", "--in", "plain", "--confirm", w.claim("repository_id"))
 	fmt.Fprintln(join.in, link)
 	join.waitFor(`invited to the relay localhost \(nats://127\.0\.0\.1:\d+\), as Ben, to answer for the project rocket`)
 	shown := join.waitFor(`(?m)^(` + fingerprint + `)$`)[1]
@@ -81,7 +81,7 @@ func TestFromAnInvitationToAnAnswerAndOut(t *testing.T) {
 		t.Fatalf("exit code %d", code)
 	}
 	// A second comes by the same link.
-	if p := w.newcomer("Eve").start("join", link, "--confirm", w.claim("repository_id")); p.wait() != 77 || !strings.Contains(p.err.String(), "somebody else has read the link") {
+	if p := w.newcomer("Eve").start("join", "--in", "plain", link, "--confirm", w.claim("repository_id")); p.wait() != 77 || !strings.Contains(p.err.String(), "somebody else has read the link") {
 		t.Errorf("exit code %d", p.code)
 	}
 
@@ -141,7 +141,7 @@ func TestAKeyIsRotatedAndTheWorkflowStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ben := w.newcomer("Ben")
-	join := ben.start("join", w.invite("Ben"), "--confirm", w.claim("repository_id"))
+	join := ben.start("join", "--in", "plain", w.invite("Ben"), "--confirm", w.claim("repository_id"))
 	shown := join.waitFor(`(?m)^(` + fingerprint + `)$`)[1]
 	old := w.responders("approve", "Ben", "--fingerprint", shown).waitFor(`: (A[A-Z2-7]{55})`)[1]
 	if code := join.wait(); code != 0 {
@@ -211,7 +211,7 @@ func TestAnInvitationBringsTheRelaysCertificate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := w.newcomer("Cleo " + name)
 			at := regexp.MustCompile(`127\.0\.0\.1|localhost`).ReplaceAllString(url, "localhost")
-			join := n.start("join", w.invite("Cleo "+name, "--url", at, "--qr"), "--confirm", w.claim("repository_id"), "--no-wait")
+			join := n.start("join", "--in", "plain", w.invite("Cleo "+name, "--url", at, "--qr"), "--confirm", w.claim("repository_id"), "--no-wait")
 			if code := join.wait(); code != 0 {
 				t.Fatalf("exit code %d", code)
 			}
