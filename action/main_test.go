@@ -21,6 +21,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// A program that is built with the race detector waits for a second before it
+	// ends, by default, for reports that nobody here would miss.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=20")
+	}
 	testscript.Main(m, map[string]func(){"cfa": main})
 }
 
@@ -38,6 +43,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("ROOT", root)
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("GITHUB_OUTPUT", filepath.Join(e.WorkDir, "outputs"))
 			return os.WriteFile(filepath.Join(e.WorkDir, "outputs"), nil, 0o600)
 		},

@@ -11,6 +11,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// A program that is built with the race detector waits for a second before it
+	// ends, by default, for reports that nobody here would miss.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=20")
+	}
 	testscript.Main(m, map[string]func(){
 		"cfa-relay": func() {
 			os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr, os.Getenv}))

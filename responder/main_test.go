@@ -17,6 +17,11 @@ import (
 
 func TestMain(m *testing.M) {
 	sealWork = 10
+	// A program that is built with the race detector waits for a second before it
+	// ends, by default, for reports that nobody here would miss.
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=20")
+	}
 	testscript.Main(m, map[string]func(){"cfa-responder": main})
 }
 
@@ -53,6 +58,7 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("USER", "ada")
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			// A PATH of this program alone.
 			program, err := exec.LookPath("cfa-responder")
 			e.Setenv("PROGRAMS", filepath.Dir(program))
