@@ -31,14 +31,20 @@ import (
 func BenchmarkDelivery(b *testing.B) {
 	f := startFixture(b)
 	f.relay.traffic.most = 1 << 30 // one key sends what thousands of jobs would
+	deliver(b, f, bareAppender(b, f.relay.store.js, 1))
+}
+
+// deliver measures answers to one job, each beside a bare round trip and bare, one
+// bare append.
+func deliver(b *testing.B, f *fixture, bare func(), opts ...nats.Option) {
 	hk, err := seal.NewKey()
 	if err != nil {
 		b.Fatal(err)
 	}
 	j := f.job(rocketRepo, "rocket")
 	j.ask("rocket", func(q *wire.Request) { q.HPKE = hk.Public(); q.Responders = []string{f.ana.signer()} })
-	nc := f.mustConnect(j.key, j.token)
-	desk := f.mustConnect(f.ana.connect, "")
+	nc := f.mustConnect(j.key, j.token, opts...)
+	desk := f.mustConnect(f.ana.connect, "", opts...)
 	if r := j.send(nc); r.Refused != nil {
 		b.Fatal(r.Refused)
 	}
@@ -67,10 +73,14 @@ func BenchmarkDelivery(b *testing.B) {
 	if _, err := f.relay.net.client.Subscribe(echo, func(m *nats.Msg) { m.Respond(m.Data) }); err != nil {
 		b.Fatal(err)
 	}
+	if err := f.relay.net.client.Flush(); err != nil {
+		b.Fatal(err)
+	}
 	if err := nc.Flush(); err != nil {
 		b.Fatal(err)
 	}
-	bare := bareAppender(b, f.relay.store.js, "cfa.store.v1.bench")
+	// The servers of a cluster hear of a subscription one after the other.
+	eventually(b, "the echo is heard of", func() bool { _, err := nc.Request(echo, nil, time.Second); return err == nil })
 	step := func(verb string, body wire.Body) {
 		env, err := wire.Sign(body, j.key)
 		if err != nil {
@@ -135,11 +145,17 @@ func report(b *testing.B, name string, ours, floor []time.Duration, q float64) {
 }
 
 // bareAppender appends 2 KiB with the expected sequence, as a transition does.
-func bareAppender(b *testing.B, js jetstream.JetStream, subject string) func() {
+//
+// It is to a stream of its own, like the record and not in it: what is in the record
+// must verify at the end.
+func bareAppender(b *testing.B, js jetstream.JetStream, replicas int) func() {
+	if _, err := js.CreateStream(b.Context(), jetstream.StreamConfig{Name: "BARE", Subjects: []string{"bare.>"}, Storage: jetstream.FileStorage, Replicas: replicas}); err != nil {
+		b.Fatal(err)
+	}
 	var seq uint64
 	data := make([]byte, 2048)
 	return func() {
-		ack, err := js.PublishMsg(b.Context(), &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(seq))
+		ack, err := js.PublishMsg(b.Context(), &nats.Msg{Subject: "bare.x", Data: data}, jetstream.WithExpectLastSequencePerSubject(seq))
 		if err != nil {
 			b.Fatal(err)
 		}
