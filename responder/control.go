@@ -199,30 +199,34 @@ func (c *control) Discreet() {}
 func (c *control) Ask(ctx context.Context, news <-chan answer.News, desk answer.Decisions) error {
 	serving, stop := context.WithCancel(ctx)
 	var all sync.WaitGroup
-	slots := make(chan struct{}, maxAtOnce)
-	all.Go(func() {
-		for {
-			conn, err := c.listener.Accept()
-			if err != nil {
-				return
-			}
-			select {
-			case slots <- struct{}{}:
-			default:
-				conn.Close()
-				continue
-			}
-			all.Go(func() {
-				defer func() { <-slots }()
-				c.serve(serving, conn)
-			})
-		}
-	})
+	all.Go(func() { c.admit(&all, func(conn net.Conn) { c.serve(serving, conn) }) })
 	err := c.lobby.Ask(ctx, news, desk)
 	c.listener.Close() // which removes the socket
 	stop()
 	all.Wait()
 	return err
+}
+
+// admit serves whoever connects, a bounded number at once, until the listener gives
+// no more. Those that are there by then are all's to wait for.
+func (c *control) admit(all *sync.WaitGroup, serve func(net.Conn)) {
+	slots := make(chan struct{}, maxAtOnce)
+	for {
+		conn, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		all.Go(func() {
+			defer func() { <-slots }()
+			serve(conn)
+		})
+	}
 }
 
 func (c *control) serve(ctx context.Context, conn net.Conn) {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -103,27 +102,11 @@ const resolveWithin = 3 * time.Second
 
 // savePhones replaces the file as a whole: half a list of passkeys would lock its
 // human out.
-func savePhones(path string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".phones-*") // mode 0600
-	if err != nil {
-		return err
+func savePhones(path string, data []byte) error {
+	if err := replace(path, data); err != nil {
+		return fmt.Errorf("write phones: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			err = errors.Join(fmt.Errorf("write phones: %w", err), os.Remove(tmp.Name()))
-		}
-	}()
-	if _, err := tmp.Write(data); err != nil {
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return nil
 }
 
 const (

@@ -14,8 +14,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -304,30 +302,10 @@ func writePins(path string, f pinsFile) (err error) {
 	} else if _, err := back.compile(nil); err != nil {
 		return usage("%w", err)
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("directory for the pins: %w", err)
-	}
-	tmp, err := os.CreateTemp(dir, ".pins-*") // mode 0600
-	if err != nil {
+	if err := replace(path, data); err != nil {
 		return fmt.Errorf("write pins: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			err = errors.Join(fmt.Errorf("write pins: %w", err), os.Remove(tmp.Name()))
-		}
-	}()
-	if _, err := tmp.Write(data); err != nil {
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return nil
 }
 
 type pinsCmd struct {

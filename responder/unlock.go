@@ -190,25 +190,11 @@ func (g *gate) serve(ctx context.Context) {
 	}
 	defer context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Now()) })()
 	defer func() { _ = l.SetDeadline(time.Time{}) }()
-	slots := make(chan struct{}, maxAtOnce)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
-		all.Go(func() {
-			defer func() { <-slots }()
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			g.talk(conn)
-		})
-	}
+	g.ctl.admit(&all, func(conn net.Conn) {
+		defer conn.Close()
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		g.talk(conn)
+	})
 }
 
 func (g *gate) talk(conn net.Conn) {
